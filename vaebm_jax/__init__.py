@@ -1,0 +1,31 @@
+"""vaebm_jax: energy-based models of images, with a VAE as amortized Langevin sampler."""
+
+__version__ = '0.1.0'
+
+from vaebm_jax.base import Batch, States
+from vaebm_jax.errors import UserError
+from vaebm_jax.langevin import langevin_sample
+from vaebm_jax.sampling import energy_fn, generate
+from vaebm_jax.train_state import create_states
+from vaebm_jax.train_step import train_step
+
+__all__ = [
+    'Batch',
+    'States',
+    'UserError',
+    'create_states',
+    'energy_fn',
+    'generate',
+    'langevin_sample',
+    'load',
+    'train_step',
+]
+
+
+def __getattr__(name):
+    # Reading a run back needs Orbax; the rest must not.
+    if name == 'load':
+        from vaebm_jax.checkpoints import load
+
+        return load
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,0 +1,59 @@
+"""What crosses the compiled boundary: a batch goes in, the three models' states go in and out."""
+
+from typing import Any
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax.training import train_state
+
+
+class TrainState(train_state.TrainState):
+    """Flax's TrainState with an exponential moving average of the parameters beside them.
+
+    `apply_fn` is the network's `apply`: `apply_fn({'params': params}, ...)`.
+    """
+
+    ema_params: Any = None
+
+    def advance(self, grads: chex.ArrayTree, ema_decay: float) -> 'TrainState':
+        """One optimizer step, and the average follows.
+
+        The average's decay warms up as (1 + n) / (10 + n) at step n, so that the first
+        parameters, which are noise, are soon forgotten; `ema_decay=0` keeps no memory.
+        """
+        decay = jnp.minimum(ema_decay, (1.0 + self.step) / (10.0 + self.step))
+        state = self.apply_gradients(grads=grads)
+        ema_params = jax.tree.map(
+            lambda old, new: (decay * old + (1.0 - decay) * new).astype(old.dtype),
+            self.ema_params,
+            state.params,
+        )
+        return state.replace(ema_params=ema_params)
+
+    def stand_still(self) -> 'TrainState':
+        """The same model a step later, for methods that do not train it."""
+        return self.replace(step=self.step + 1)
+
+
+@flax.struct.dataclass
+class States:
+    """The three models p_theta (energy), pi_beta (encoder) and q_alpha (decoder)."""
+
+    energy: TrainState
+    encoder: TrainState
+    decoder: TrainState
+
+
+@flax.struct.dataclass
+class Batch:
+    """Observed images, and what is known of them where the model is conditional.
+
+    Attributes:
+      image: `[B, H, W, C]`, pixels in [-1, 1].
+      condition: `[B, H, W, K]`, or None.
+    """
+
+    image: chex.Array
+    condition: chex.Array | None = None

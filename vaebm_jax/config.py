@@ -1,0 +1,355 @@
+"""An experiment's settings. A file in `configs/` fills them in; `validate` checks them.
+
+Only the standard library is imported, so a config file can be read anywhere. The dataclasses are
+not frozen, because command-line flags write to them, yet hashable, because a compiled step takes
+the whole as a static argument; sequences are tuples.
+"""
+
+import dataclasses
+import json
+from dataclasses import field
+from typing import Any
+
+from vaebm_jax.errors import UserError
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class DataConfig:
+    """Where images come from.
+
+    Attributes:
+      name: digits (embedded), mnist, fashion_mnist, cifar10 (through TFDS), or folder.
+      dir: TFDS's data directory ('': its own default, or TFDS_DATA_DIR), or the folder of images.
+      image_size: pixels a side; a folder's images are resized to it.
+      num_channels: 1 or 3.
+      flip: mirror each training image left to right with probability 1/2.
+      dequantize: spread each 8-bit value over its bin by uniform noise.
+      resident_bytes: a set of at most so many bytes is held on every device, a larger folder is
+        streamed from disk.
+    """
+
+    name: str = 'digits'
+    dir: str = ''
+    image_size: int = 8
+    num_channels: int = 1
+    flip: bool = False
+    dequantize: bool = False
+    resident_bytes: int = 2 * 1024**3
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class LangevinConfig:
+    """The chain x <- x - (δ²/2) ∇U(x) + δ · noise.
+
+    Attributes:
+      num_steps: T.
+      step_size: δ. With a reference term the chain shrinks x by δ²/(2 σ²) a step; stable below 2 σ.
+      noise_scale: 1 is the poster's chain, 0 the authors' code.
+    """
+
+    num_steps: int = 20
+    step_size: float = 0.006
+    noise_scale: float = 1.0
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class EnergyConfig:
+    """U(x) = |x|²/(2 σ²) - scale · f(x) and its Adam.
+
+    Attributes:
+      reference_std: σ of the Gaussian reference term; 0: no such term.
+      scale: the factor of the network; 0: 1 / σ², the normalised form; 1: the authors' form.
+      learning_rate: Adam's, at its highest.
+      adam_b1: Adam's decay of the first moment.
+    """
+
+    reference_std: float = 0.016
+    scale: float = 0.0
+    learning_rate: float = 1e-3
+    adam_b1: float = 0.5
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class VAEConfig:
+    """Encoder and decoder.
+
+    Attributes:
+      learning_rate: Adam's, at its highest.
+      kl_weight: factor of the rate beside the squared error; half of it is the decoder's variance.
+      adam_b1: Adam's decay of the first moment.
+    """
+
+    learning_rate: float = 1e-4
+    kl_weight: float = 0.3
+    adam_b1: float = 0.5
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class NetworkConfig:
+    """Tables of layers; `vaebm_jax.networks` says what a row means.
+
+    Attributes:
+      energy: ('conv', features, kernel, stride), ('dense', features) rows.
+      energy_outputs: how many outputs the energy sums.
+      encoder: as `energy`, and ('dropout', rate).
+      decoder: ('dense', features), ('map', features), ('up', features, kernel), ('conv', ...) rows.
+      decoder_norm: group or none.
+      init_std: standard deviation of initial kernels; 0: LeCun's.
+    """
+
+    energy: tuple = (('dense', 256), ('dense', 256))
+    energy_outputs: int = 1
+    encoder: tuple = (('dense', 256), ('dense', 256))
+    decoder: tuple = (('dense', 256), ('dense', 256))
+    decoder_norm: str = 'group'
+    init_std: float = 0.0
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class ScheduleConfig:
+    """How both learning rates fall.
+
+    Attributes:
+      name: constant; linear: level, then straight down over the last part of the run;
+        exponential: a factor `decay_rate` every `decay_steps`, smoothly.
+      decay_share: linear: the share of the run that the fall takes.
+      final_share: linear: what is left of the rate at the end.
+      decay_rate: exponential: the factor.
+      decay_steps: exponential: training steps to one factor.
+    """
+
+    name: str = 'linear'
+    decay_share: float = 0.5
+    final_share: float = 0.05
+    decay_rate: float = 0.98
+    decay_steps: int = 3000
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class ConditionConfig:
+    """What of an image is known.
+
+    Attributes:
+      kind: none: the model is of whole images.
+    """
+
+    kind: str = 'none'
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class Config:
+    """An experiment.
+
+    Attributes:
+      name: a word for the experiment.
+      seed: of initial parameters, order of data and every draw.
+      num_steps: training iterations in all.
+      batch_size: data images an iteration, over all devices.
+      num_chains: Langevin chains an iteration, over all devices; 0: as `batch_size`.
+      latent_dim: size of z.
+      log_every, sample_every, checkpoint_every: in iterations; 0: never (the last step always).
+      keep_checkpoints: the newest so many are kept; 0: all.
+      steps_per_call: iterations in one compiled call.
+      ema_decay: of the averaged parameters that samples are drawn with.
+      init_from: a workdir whose newest parameters this run starts from; '': fresh ones.
+      method: vaebm, or a baseline's name.
+      dtype: float32 or bfloat16, of computation; parameters and energies stay float32.
+    """
+
+    name: str = 'digits'
+    seed: int = 0
+    num_steps: int = 2500
+    batch_size: int = 128
+    num_chains: int = 0
+    latent_dim: int = 16
+    log_every: int = 50
+    sample_every: int = 500
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 3
+    steps_per_call: int = 1
+    ema_decay: float = 0.99
+    init_from: str = ''
+    method: str = 'vaebm'
+    dtype: str = 'float32'
+    data: DataConfig = field(default_factory=DataConfig)
+    langevin: LangevinConfig = field(default_factory=LangevinConfig)
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
+
+
+# What may differ between a run and its continuation; any other difference is refused by name.
+FREE_ON_RESUME = (
+    'name',
+    'num_steps',
+    'log_every',
+    'sample_every',
+    'checkpoint_every',
+    'keep_checkpoints',
+    'steps_per_call',
+    'init_from',
+    'data.dir',
+    'data.resident_bytes',
+)
+
+# Height and channels of the sets whose images come in one size.
+_IMAGE_SIZES = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10': (32, 3)}
+_DATA_NAMES = (*_IMAGE_SIZES, 'folder')
+
+_TRUNK_ROWS = {'conv': 3, 'dense': 1}
+_TABLE_ROWS = {
+    'energy': _TRUNK_ROWS,
+    'encoder': _TRUNK_ROWS | {'dropout': 1},
+    'decoder': {'dense': 1, 'map': 1, 'up': 2, 'conv': 3},
+}
+
+
+def validate(config: Config) -> None:
+    """Raises one UserError that names every wrong field, its value and what would be right."""
+    wrong = []
+    values = flatten(config)
+
+    def expect(right: str, is_right, *names: str):
+        for name in names:
+            if not is_right(values[name]):
+                wrong.append(f'{name} must be {right}, got {values[name]!r}')
+
+    def one_of(name: str, *choices: str):
+        expect('one of ' + ', '.join(choices), lambda value: value in choices, name)
+
+    for name, default in flatten(Config()).items():
+        kind = type(default)
+        kinds = (int, float) if kind is float else (kind,)
+        is_right = type(values[name]) in kinds
+        if not is_right:
+            wrong.append(f'{name} must be a {kind.__name__}, got {values[name]!r}')
+    if wrong:
+        raise UserError('; '.join(wrong))
+
+    expect('at least 1', lambda n: n >= 1, 'num_steps', 'batch_size', 'latent_dim')
+    expect('at least 1', lambda n: n >= 1, 'steps_per_call', 'network.energy_outputs')
+    expect('at least 1', lambda n: n >= 1, 'data.image_size', 'schedule.decay_steps')
+    expect('0 or more', lambda n: n >= 0, 'num_chains', 'log_every', 'sample_every')
+    expect('0 or more', lambda n: n >= 0, 'checkpoint_every', 'keep_checkpoints')
+    expect('0 or more', lambda n: n >= 0, 'langevin.num_steps', 'data.resident_bytes')
+    expect('from 0 to 2**32 - 1', lambda n: 0 <= n < 2**32, 'seed')
+    positive = lambda value: 0 < value < float('inf')
+    expect('a positive number', positive, 'langevin.step_size', 'energy.learning_rate')
+    expect('a positive number', positive, 'vae.learning_rate', 'schedule.decay_rate')
+    not_negative = lambda value: 0 <= value < float('inf')
+    expect('0 or a positive number', not_negative, 'langevin.noise_scale', 'vae.kl_weight')
+    expect('0 or a positive number', not_negative, 'energy.reference_std', 'energy.scale')
+    expect('0 or a positive number', not_negative, 'network.init_std')
+    expect('in [0, 1)', lambda b: 0 <= b < 1, 'ema_decay', 'energy.adam_b1', 'vae.adam_b1')
+    expect('in [0, 1]', lambda b: 0 <= b <= 1, 'schedule.decay_share', 'schedule.final_share')
+    one_of('dtype', 'float32', 'bfloat16')
+    one_of('method', 'vaebm')
+    one_of('condition.kind', 'none')
+    one_of('schedule.name', 'constant', 'linear', 'exponential')
+    one_of('network.decoder_norm', 'group', 'none')
+    one_of('data.name', *_DATA_NAMES)
+    expect('1 or 3', lambda n: n in (1, 3), 'data.num_channels')
+
+    if config.data.name in _IMAGE_SIZES:
+        size, channels = _IMAGE_SIZES[config.data.name]
+        of = f' for {config.data.name}'
+        expect(f'{size}{of}', lambda n: n == size, 'data.image_size')
+        expect(f'{channels}{of}', lambda n: n == channels, 'data.num_channels')
+    if config.data.name == 'folder':
+        expect('the path of a folder of images', bool, 'data.dir')
+    std = config.energy.reference_std
+    if std:
+        stable = f'below 2 * energy.reference_std = {2 * std:g}, or the chain diverges'
+        expect(stable, lambda step_size: step_size < 2 * std, 'langevin.step_size')
+    else:
+        expect('given where energy.reference_std is 0', bool, 'energy.scale')
+    for name, rows in _TABLE_ROWS.items():
+        allowed = ', '.join(f'{kind} and {count} sizes' for kind, count in rows.items())
+        expect(
+            f'a tuple of rows such as ("conv", 64, 3, 1) (here: {allowed})',
+            lambda table, rows=rows: all(_is_row(row, rows) for row in table),
+            f'network.{name}',
+        )
+    if wrong:
+        raise UserError('; '.join(wrong))
+
+
+def _is_row(row: Any, rows: dict[str, int]) -> bool:
+    if not isinstance(row, tuple) or not row or row[0] not in rows:
+        return False
+    kind, *sizes = row
+    if len(sizes) != rows[kind]:
+        return False
+    if kind == 'dropout':
+        return isinstance(sizes[0], float) and 0 <= sizes[0] < 1
+    return all(isinstance(size, int) and size >= 1 for size in sizes)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """The settings by dotted name: `{'langevin.num_steps': 20, ...}`."""
+    flat = {}
+    for setting in dataclasses.fields(config):
+        value = getattr(config, setting.name)
+        if dataclasses.is_dataclass(value):
+            inner = flatten(value).items()
+            flat |= {f'{setting.name}.{name}': inner_value for name, inner_value in inner}
+        else:
+            flat[setting.name] = value
+    return flat
+
+
+def to_json(config: Config) -> str:
+    """The whole config as indented JSON."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
+
+
+def from_json(text: str) -> Config:
+    """Reads what `to_json` wrote; a field left out has its default.
+
+    Raises:
+      UserError: if the text is no JSON object or names a field that there is not.
+    """
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f'not JSON: {error}') from error
+    if not isinstance(tree, dict):
+        raise UserError(f'a config is a JSON object, got {type(tree).__name__}')
+    config = Config()
+    _fill(config, tree, '')
+    return config
+
+
+def _fill(section: Any, tree: dict[str, Any], prefix: str) -> None:
+    names = {setting.name for setting in dataclasses.fields(section)}
+    for name, value in tree.items():
+        if name not in names:
+            raise UserError(f'there is no config field {prefix}{name}')
+        inner = getattr(section, name)
+        if not dataclasses.is_dataclass(inner):
+            setattr(section, name, _as_tuple(value))
+        elif isinstance(value, dict):
+            _fill(inner, value, f'{prefix}{name}.')
+        else:
+            raise UserError(f'{prefix}{name} must be an object of settings, got {value!r}')
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def refuse_other_run(old: Config, new: Config) -> None:
+    """Raises a UserError that names the fields in which `new` cannot continue `old`'s run."""
+    before, now = flatten(old), flatten(new)
+    differences = [
+        f'{name} was {before[name]!r}, now {now[name]!r}'
+        for name in before
+        if before[name] != now[name] and name not in FREE_ON_RESUME
+    ]
+    if differences:
+        raise UserError(
+            'the workdir holds a run with other settings (use another workdir, or these): '
+            + '; '.join(differences)
+        )

@@ -1,0 +1,182 @@
+"""Images: from scikit-learn, TFDS or a folder to batches on the devices.
+
+The order is a law, not a state: iteration n sees the images `batch_indices(key, n, ...)`, a
+permutation for each epoch, so that a run goes on anywhere. What fits is held on every device as
+8-bit integers and gathered there; a larger folder is streamed from disk by Grain.
+"""
+
+import concurrent.futures
+import functools
+import io
+import os
+import pathlib
+from collections.abc import Iterator
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from vaebm_jax.base import Batch
+from vaebm_jax.config import DataConfig
+from vaebm_jax.errors import UserError
+from vaebm_jax.keys import chain_keys
+
+_IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
+_DIGITS_IN_TRAIN = 1500
+
+
+class Folder:
+    """Image files below `data.dir` (below its `train` or `test` folder, where there is one).
+
+    A sequence of `[size, size, C]` uint8 images, read when asked for: the largest centred square,
+    resized, grey or RGB.
+    """
+
+    def __init__(self, data: DataConfig, split: str):
+        root = pathlib.Path(data.dir).expanduser()
+        if not root.is_dir():
+            raise UserError(f'data.dir must be a folder of images, got {data.dir!r}')
+        root = root / split if (root / split).is_dir() else root
+        self.files = sorted(
+            path for path in root.rglob('*') if path.suffix.lower() in _IMAGE_SUFFIXES
+        )
+        if not self.files:
+            raise UserError(
+                f'data.dir must hold images ({", ".join(_IMAGE_SUFFIXES)}), found none in {root}'
+            )
+        self.image_shape = (data.image_size, data.image_size, data.num_channels)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        height, width, channels = self.image_shape
+        try:
+            with Image.open(self.files[index]) as image:
+                image = image.convert('L' if channels == 1 else 'RGB')
+        except (OSError, SyntaxError) as error:
+            raise UserError(f'not a readable image: {self.files[index]} ({error})') from error
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
+        resized = image.resize((width, height), Image.Resampling.LANCZOS, box)
+        return np.asarray(resized, np.uint8).reshape(self.image_shape)
+
+
+def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
+    """The images of a split: `[N, H, W, C]` uint8, or a Folder larger than `resident_bytes`.
+
+    Raises:
+      UserError: if the set is not where it is looked for.
+    """
+    if data.name == 'digits':
+        return _load_digits(split)
+    if data.name != 'folder':
+        return _load_tfds(data, split)
+    folder = Folder(data, split)
+    if len(folder) * np.prod(folder.image_shape) > data.resident_bytes:
+        return folder
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return np.stack(list(threads.map(folder.__getitem__, range(len(folder)))))
+
+
+def _load_digits(split):
+    from sklearn.datasets import load_digits
+
+    images = load_digits().images[..., np.newaxis]  # [1797, 8, 8, 1], 0 to 16.
+    images = np.round(images * (255 / 16)).astype(np.uint8)
+    return images[:_DIGITS_IN_TRAIN] if split == 'train' else images[_DIGITS_IN_TRAIN:]
+
+
+def _load_tfds(data, split):
+    root = pathlib.Path(
+        data.dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+    ).expanduser()
+    versions = sorted((root / data.name).glob('*/dataset_info.json'))
+    if not versions or not list(versions[-1].parent.glob('*.array_record*')):
+        raise UserError(
+            f'{data.name} is not prepared in {root} (data.dir, or TFDS_DATA_DIR): '
+            "pip install 'vaebm_jax[tfds]' and then python -c \"import tensorflow_datasets as "
+            f"tfds; tfds.data_source('{data.name}', data_dir='{root}', "
+            "builder_kwargs={'file_format': 'array_record'})\""
+        )
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(versions[-1].parent)
+    source = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
+    chunks = [range(start, min(start + 1000, len(source))) for start in range(0, len(source), 1000)]
+
+    def decode(chunk):
+        examples = source.__getitems__(chunk)
+        images = [np.asarray(Image.open(io.BytesIO(example['image']))) for example in examples]
+        return np.stack(images).reshape(len(chunk), *builder.info.features['image'].shape)
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return np.concatenate(list(threads.map(decode, chunks)))
+
+
+def batch_indices(key: chex.PRNGKey, step: int, num_images: int, batch_size: int) -> np.ndarray:
+    """Which images iteration `step` sees, `[batch_size]`: a slice of its epoch's permutation.
+
+    What an epoch's last whole batch leaves over is left out, other images in each epoch.
+    """
+    epoch, position = divmod(step, num_images // batch_size)
+    order = _permutation(tuple(np.asarray(jax.random.key_data(key)).tolist()), epoch, num_images)
+    return order[position * batch_size : (position + 1) * batch_size]
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(key_data, epoch, num_images):
+    key = jax.random.wrap_key_data(np.array(key_data, np.uint32))
+    return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), num_images))
+
+
+def make_batch(
+    key: chex.PRNGKey, images: chex.Array, data: DataConfig, first: chex.Numeric = 0
+) -> Batch:
+    """From 8 bits to [-1, 1]: x / 127.5 - 1, with the config's flips and dequantization.
+
+    Args:
+      key: this iteration's.
+      images: `[B, H, W, C]` uint8.
+      data: says what is done.
+      first: the index of the first image in the global batch; draws follow the global index.
+    """
+    keys = jax.vmap(jax.random.split)(chain_keys(key, images.shape[0], first))
+    image = images.astype(float)
+    if data.flip:
+        is_flipped = jax.vmap(jax.random.bernoulli)(keys[:, 0])
+        image = jnp.where(is_flipped[:, None, None, None], image[:, :, ::-1], image)
+    if data.dequantize:
+        shape = images.shape[1:]
+        image = image + jax.vmap(lambda key: jax.random.uniform(key, shape))(keys[:, 1])
+        return Batch(image / 128.0 - 1.0)
+    return Batch(image / 127.5 - 1.0)
+
+
+def stream(
+    folder: Folder, key: chex.PRNGKey, batch_size: int, rows: slice, first_step: int, last_step: int
+) -> Iterator[np.ndarray]:
+    """Reads iterations `first_step` to `last_step` from disk, some ahead of their use.
+
+    Args:
+      folder: where.
+      key: of the order of images.
+      batch_size: over all processes.
+      rows: this process's share of each batch.
+      first_step: the first iteration.
+      last_step: one past the last.
+
+    Yields:
+      `[rows, H, W, C]` uint8, an iteration each.
+    """
+    import grain
+
+    def read(step):
+        indices = batch_indices(key, int(step), len(folder), batch_size)[rows]
+        return np.stack([folder[index] for index in indices])
+
+    steps = grain.MapDataset.range(first_step, last_step).map(read)
+    return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=8, prefetch_buffer_size=16)))

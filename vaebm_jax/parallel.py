@@ -1,0 +1,101 @@
+"""One compiled call over all devices: jit on one, pmap on several. No other file names pmap.
+
+States have no device axis. A call's images are `[K, B, H, W, C]` on one device and
+`[D, K, B / D, H, W, C]` on D, K iterations at the most.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaebm_jax.base import States
+from vaebm_jax.config import Config
+from vaebm_jax.data import make_batch
+from vaebm_jax.errors import UserError
+from vaebm_jax.train_step import Metrics
+
+AXIS_NAME = 'devices'
+
+Step = Callable[..., tuple[States, Metrics]]
+
+
+def check_divides(config: Config, num_devices: int) -> None:
+    """Raises a UserError if the batch or the chains do not divide over the devices."""
+    wrong = [
+        f'{name} must divide over {num_devices} devices, got {size}'
+        for name, size in (('batch_size', config.batch_size), ('num_chains', config.num_chains))
+        if size % num_devices
+    ]
+    if wrong:
+        raise UserError('; '.join(wrong))
+
+
+def compile_step(
+    step: Step, config: Config, devices: Sequence[jax.Device]
+) -> Callable[[chex.PRNGKey, States, chex.Array, int], tuple[States, Metrics]]:
+    """Several training iterations as one call on the given devices.
+
+    Returns:
+      `call(key, states, images, num_steps)`, which runs the first `num_steps` of the `K =
+      config.steps_per_call` iterations that `images` holds, donates `states`, and returns the new
+      states and the metrics of the last iteration. One compilation serves every `num_steps`.
+    """
+
+    def run(key, states, images, num_steps, axis_name):
+        key_data, key_step = jax.random.split(key)
+        device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+        first = device * images.shape[1]
+
+        def iterate(states, images):
+            key = jax.random.fold_in(key_data, states.energy.step)
+            batch = make_batch(key, images, config.data, first)
+            return step(key_step, states, batch, config, axis_name)
+
+        if config.steps_per_call == 1:
+            return iterate(states, images[0])
+        # The number of turns is dynamic: a call cut short runs the very same program.
+        shapes = jax.eval_shape(iterate, states, images[0])[1]
+        metrics = jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), shapes)
+        return jax.lax.fori_loop(
+            0,
+            num_steps,
+            lambda turn, carry: iterate(carry[0], images[turn]),
+            (states, metrics),
+        )
+
+    if len(devices) == 1:
+        return jax.jit(functools.partial(run, axis_name=None), donate_argnums=1)
+    return jax.pmap(
+        functools.partial(run, axis_name=AXIS_NAME),
+        AXIS_NAME,
+        in_axes=(None, None, 0, None),
+        out_axes=(None, None),
+        devices=devices,
+        donate_argnums=1,
+    )
+
+
+def hold_images(
+    images: np.ndarray, devices: Sequence[jax.Device]
+) -> Callable[[np.ndarray], chex.Array]:
+    """Puts a data set on every device once; `gather(indices [K, B]) -> images of a call`."""
+    if len(devices) == 1:
+        held = jax.device_put(images, devices[0])
+        take = jax.jit(lambda images, indices: images[indices])
+    else:
+        held = jax.device_put_replicated(images, devices)
+        take = jax.pmap(lambda images, indices: images[indices], devices=devices)
+    return lambda indices: take(held, split_batch(indices, len(devices)))
+
+
+def split_batch(batches: np.ndarray, num_devices: int) -> np.ndarray:
+    """`[K, B, ...]` as it is for one device, as `[D, K, B / D, ...]` for D."""
+    if num_devices == 1:
+        return batches
+    num_steps, batch_size, *shape = batches.shape
+    batches = batches.reshape(num_steps, num_devices, batch_size // num_devices, *shape)
+    return batches.swapaxes(0, 1)

@@ -1,0 +1,48 @@
+"""Grids of images, for people to look at."""
+
+import io
+import os
+
+import chex
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vaebm_jax.checkpoints import write_atomically
+
+_CAPTION_HEIGHT = 16
+_MIN_IMAGE_SIZE = 56  # Pixels: smaller images are enlarged by a whole factor.
+_GAP = 16
+
+
+def to_uint8(images: chex.Array) -> np.ndarray:
+    """Images in [-1, 1], clipped to it, as 0 to 255."""
+    images = np.clip(np.asarray(images, np.float32), -1.0, 1.0)
+    return np.round((images + 1.0) * 127.5).astype(np.uint8)
+
+
+def grid(images: chex.Array) -> Image.Image:
+    """`[N, H, W, C]` images as the largest square of rows and columns that they fill."""
+    images = to_uint8(images)
+    side = int(np.sqrt(len(images)))
+    factor = -(-_MIN_IMAGE_SIZE // images.shape[1])
+    images = images[: side * side].repeat(factor, 1).repeat(factor, 2)
+    _, height, width, channels = images.shape
+    images = images.reshape(side, side, height, width, channels).swapaxes(1, 2)
+    images = images.reshape(side * height, side * width, channels)
+    return Image.fromarray(images[..., 0] if channels == 1 else images).convert('RGB')
+
+
+def side_by_side(path: str | os.PathLike, grids: dict[str, chex.Array]) -> None:
+    """Writes captioned grids of images, left to right, as one PNG."""
+    parts = {caption: grid(images) for caption, images in grids.items()}
+    width = sum(part.width for part in parts.values()) + _GAP * (len(parts) - 1)
+    height = max(part.height for part in parts.values()) + _CAPTION_HEIGHT
+    picture = Image.new('RGB', (width, height), 'white')
+    left = 0
+    for caption, part in parts.items():
+        ImageDraw.Draw(picture).text((left + 2, 2), caption, fill='black')
+        picture.paste(part, (left, _CAPTION_HEIGHT))
+        left += part.width + _GAP
+    content = io.BytesIO()
+    picture.save(content, 'PNG')
+    write_atomically(path, content.getvalue())

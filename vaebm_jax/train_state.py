@@ -1,0 +1,57 @@
+"""From an experiment's config to its three untrained models."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from vaebm_jax.base import States, TrainState
+from vaebm_jax.config import Config, ScheduleConfig
+from vaebm_jax.networks import Decoder, Encoder, EnergyNet
+
+
+def learning_rate(peak: float, schedule: ScheduleConfig, num_steps: int) -> optax.Schedule:
+    """The rate at each step: `peak`, and how it falls over a run of `num_steps`."""
+    if schedule.name == 'linear':
+        fall = max(1, round(schedule.decay_share * num_steps))
+        return optax.linear_schedule(
+            peak, schedule.final_share * peak, fall, transition_begin=num_steps - fall
+        )
+    if schedule.name == 'exponential':
+        return optax.exponential_decay(peak, schedule.decay_steps, schedule.decay_rate)
+    return optax.constant_schedule(peak)
+
+
+def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | None = None) -> States:
+    """Three TrainStates at step 0, with fresh parameters and an Adam each.
+
+    Args:
+      key: of the initial parameters.
+      config: the experiment.
+      condition: an example `[1, H, W, K]` of what the models are conditioned on, if they are.
+    """
+    size, channels = config.data.image_size, config.data.num_channels
+    image = jnp.zeros((1, size, size, channels))
+    z = jnp.zeros((1, config.latent_dim))
+    table = config.network
+    common = dict(dtype=config.dtype, init_std=table.init_std)
+    energy = EnergyNet(table.energy, table.energy_outputs, **common)
+    encoder = Encoder(table.encoder, config.latent_dim, **common)
+    decoder = Decoder(table.decoder, (size, size, channels), table.decoder_norm, **common)
+
+    def create(key, network, example, section):
+        params = network.init(key, example, condition)['params']
+        rate = learning_rate(section.learning_rate, config.schedule, config.num_steps)
+        return TrainState.create(
+            apply_fn=network.apply,
+            params=params,
+            tx=optax.adam(rate, b1=section.adam_b1),
+            ema_params=jax.tree.map(jnp.copy, params),
+        )
+
+    key_energy, key_encoder, key_decoder = jax.random.split(key, 3)
+    return States(
+        energy=create(key_energy, energy, image, config.energy),
+        encoder=create(key_encoder, encoder, image, config.vae),
+        decoder=create(key_decoder, decoder, z, config.vae),
+    )

@@ -1,0 +1,213 @@
+"""One training iteration of the poster, top to bottom.
+
+A decoder guesses images, Langevin dynamics on the energy revises them, the energy learns from
+data against the revised, and the VAE learns from the revised.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from vaebm_jax import vae
+from vaebm_jax.base import Batch, States, TrainState
+from vaebm_jax.config import Config
+from vaebm_jax.energy import mle_loss
+from vaebm_jax.keys import chain_keys
+from vaebm_jax.sampling import ancestral_langevin_sample, decode, energy_of
+
+Metrics = dict[str, chex.Array]
+
+
+def train_step(
+    key: chex.PRNGKey,
+    states: States,
+    batch: Batch,
+    config: Config,
+    axis_name: str | None = None,
+) -> tuple[States, Metrics]:
+    """Ancestral Langevin sampling, then both updates: a pure function of one device's share.
+
+    Args:
+      key: the run's own, the same at every step and on every device.
+      states: energy, encoder and decoder; `states.energy.step` is the step number.
+      batch: this device's images `[B, H, W, C]` and, where the models have one, their condition.
+      config: the experiment (static).
+      axis_name: the mapped axis of devices to average over, if there is one.
+
+    Returns:
+      The three states a step later, and metrics: scalars, means over all devices.
+    """
+    key_prior, key_langevin, key_posterior, key_dropout = jax.random.split(
+        jax.random.fold_in(key, states.energy.step), 4
+    )
+    num_chains, first = local_chains(config, batch, axis_name)
+    condition = chain_condition(batch.condition, num_chains)
+
+    guess, refined, info = ancestral_langevin_sample(
+        chain_keys(key_prior, num_chains, first),
+        chain_keys(key_langevin, num_chains, first),
+        states,
+        config,
+        num_chains,
+        condition,
+    )
+    energy, energy_metrics = update_energy(
+        states.energy, batch, refined, condition, config, axis_name
+    )
+    encoder, decoder, vae_metrics = update_vae(
+        chain_keys(key_posterior, num_chains, first),
+        chain_keys(key_dropout, num_chains, first),
+        states.encoder,
+        states.decoder,
+        refined,
+        condition,
+        config,
+        axis_name,
+    )
+    metrics = chain_metrics(guess, refined, info, batch.image, axis_name)
+    metrics['langevin/energy_drop'] = (
+        metrics.pop('langevin/energy_start') - energy_metrics['energy_samples']
+    )
+    return States(energy, encoder, decoder), energy_metrics | vae_metrics | metrics
+
+
+def update_energy(
+    state: TrainState,
+    batch: Batch,
+    samples: chex.Array,
+    condition: chex.Array | None,
+    config: Config,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One maximum-likelihood step: down on `batch`, up on `samples` (poster, eq. 2).
+
+    Args:
+      state: the energy.
+      batch: observed images, with their condition.
+      samples: revised images `[B', H, W, C]`; constants.
+      condition: of the samples, or None.
+      config: the experiment.
+      axis_name: the mapped axis of devices, if there is one.
+    """
+
+    def loss_fn(params):
+        model = state.replace(params=params)
+        energy_data = energy_of(model, config, batch.condition)(batch.image)
+        energy_samples = energy_of(model, config, condition)(samples)
+        means = {'energy_data': jnp.mean(energy_data), 'energy_samples': jnp.mean(energy_samples)}
+        return mle_loss(energy_data, energy_samples), means
+
+    grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+    grads, metrics = mean_over_devices((grads, metrics), axis_name)
+    metrics['grad_norm/energy'] = optax.global_norm(grads)
+    return state.advance(grads, config.ema_decay), metrics
+
+
+def update_vae(
+    key_posterior: chex.PRNGKey,
+    key_dropout: chex.PRNGKey,
+    encoder: TrainState,
+    decoder: TrainState,
+    samples: chex.Array,
+    condition: chex.Array | None,
+    config: Config,
+    axis_name: str | None = None,
+) -> tuple[TrainState, TrainState, Metrics]:
+    """One step of variational MCMC teaching: the VAE's bound on revised images (poster, eq. 3).
+
+    Args:
+      key_posterior: for z given x; one key, or one a sample.
+      key_dropout: for the encoder's dropout rows, one a sample.
+      encoder: the inference model.
+      decoder: the generator.
+      samples: revised images `[B', H, W, C]`, from which alone the VAE learns.
+      condition: of the samples, or None.
+      config: the experiment.
+      axis_name: the mapped axis of devices, if there is one.
+    """
+
+    def loss_fn(params):
+        encoder_params, decoder_params = params
+        mean, log_std = encoder.apply_fn(
+            {'params': encoder_params}, samples, condition, key_dropout
+        )
+        z = vae.reparameterize(key_posterior, mean, log_std)
+        reconstruction = decode(decoder.replace(params=decoder_params), z, condition)
+        rate = vae.rate(mean, log_std)
+        distortion = vae.distortion(samples, reconstruction)
+        loss = vae.negative_elbo(distortion, rate, config.vae.kl_weight)
+        return jnp.mean(loss), {'rate': jnp.mean(rate), 'distortion': jnp.mean(distortion)}
+
+    grads, metrics = jax.grad(loss_fn, has_aux=True)((encoder.params, decoder.params))
+    grads, metrics = mean_over_devices((grads, metrics), axis_name)
+    encoder_grads, decoder_grads = grads
+    metrics['grad_norm/encoder'] = optax.global_norm(encoder_grads)
+    metrics['grad_norm/decoder'] = optax.global_norm(decoder_grads)
+    encoder = encoder.advance(encoder_grads, config.ema_decay)
+    decoder = decoder.advance(decoder_grads, config.ema_decay)
+    return encoder, decoder, metrics
+
+
+def chain_metrics(
+    guess: chex.Array,
+    refined: chex.Array,
+    info: dict[str, chex.Array],
+    data: chex.Array,
+    axis_name: str | None = None,
+) -> Metrics:
+    """How far and how steeply the chain moved, and how much its samples differ from one another.
+
+    `langevin/motion` is the root mean square change of a pixel. `spread` is the standard deviation
+    of the samples over that of the data (a pixel's, over images): near 0 all are one picture.
+    """
+    moments = {
+        name: (jnp.mean(x, axis=0), jnp.mean(jnp.square(x), axis=0))
+        for name, x in (('samples', refined), ('data', data))
+    }
+    means = {
+        'langevin/energy_start': jnp.mean(info['energy'][:1]),
+        'langevin/grad_norm_first': jnp.mean(info['grad_norm'][:1]),
+        'langevin/grad_norm_last': jnp.mean(info['grad_norm'][-1:]),
+        'motion': jnp.mean(jnp.square(refined - guess)),
+    }
+    moments, metrics = mean_over_devices((moments, means), axis_name)
+    variance = {
+        name: jnp.mean(second - jnp.square(first)) for name, (first, second) in moments.items()
+    }
+    metrics['langevin/motion'] = jnp.sqrt(metrics.pop('motion'))
+    metrics['spread'] = jnp.sqrt(jnp.maximum(variance['samples'], 0.0) / variance['data'])
+    return metrics
+
+
+def local_chains(
+    config: Config, batch: Batch, axis_name: str | None = None
+) -> tuple[int, chex.Numeric]:
+    """This device's number of chains, and the index of its first among all devices' chains."""
+    num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    num_chains, rest = divmod(config.num_chains, num_devices)
+    if rest:
+        raise ValueError(
+            f'num_chains must divide over {num_devices} devices, got {config.num_chains}'
+        )
+    num_chains = num_chains or batch.image.shape[0]
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    return num_chains, device * num_chains
+
+
+def chain_condition(condition: chex.Array | None, num_chains: int) -> chex.Array | None:
+    """Each chain's condition `[num_chains, ...]`: chain i sees image `i // k`, k to an image."""
+    if condition is None:
+        return None
+    repeats, rest = divmod(num_chains, condition.shape[0])
+    if rest:
+        raise ValueError(
+            'with a condition, num_chains must be a multiple of batch_size: '
+            f'got {num_chains} chains for {condition.shape[0]} images'
+        )
+    return jnp.repeat(condition, repeats, axis=0)
+
+
+def mean_over_devices(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+    """The mean over the mapped axis; `tree` itself where there is none."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
