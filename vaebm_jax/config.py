@@ -180,6 +180,27 @@ class Config:
     condition: ConditionConfig = field(default_factory=ConditionConfig)
 
 
+def mnist_paper_network() -> NetworkConfig:
+    """The authors' networks for 28x28x1: energy 1,625,188 and encoder 759,688 parameters."""
+    return NetworkConfig(
+        energy=(('conv', 64, 5, 2), ('conv', 128, 3, 2), ('conv', 256, 3, 1)),
+        energy_outputs=100,
+        encoder=(('conv', 64, 4, 2), ('conv', 64, 4, 2), ('conv', 64, 4, 1), ('dropout', 0.2)),
+        decoder=(('map', 256), ('up', 128, 3), ('up', 64, 3)),
+        init_std=0.005,
+    )
+
+
+def cifar10_paper_network() -> NetworkConfig:
+    """The authors' networks for 32x32x3: energy 1,710,465 and encoder 4,393,800 parameters."""
+    return NetworkConfig(
+        energy=(('conv', 64, 3, 1), ('conv', 128, 4, 2), ('conv', 256, 4, 2), ('conv', 256, 4, 2)),
+        encoder=(('conv', 64, 3, 1), ('conv', 128, 4, 2), ('conv', 256, 4, 2), ('conv', 512, 4, 2)),
+        decoder=(('map', 256), ('up', 128, 3), ('up', 64, 3), ('up', 64, 3)),
+        init_std=0.005,
+    )
+
+
 # What may differ between a run and its continuation; any other difference is refused by name.
 FREE_ON_RESUME = (
     'name',

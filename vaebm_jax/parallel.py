@@ -79,6 +79,20 @@ def compile_step(
     )
 
 
+def place_states(states: States, devices: Sequence[jax.Device]) -> States:
+    """The states on every device, as `compile_step` returns them.
+
+    Without this a second compilation would follow the first call, whose results live on the
+    devices for good where fresh arrays do not.
+    """
+    return jax.device_put(states, devices[0] if len(devices) == 1 else _sharding(devices))
+
+
+def _sharding(devices, *axes):
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS_NAME,))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+
+
 def hold_images(
     images: np.ndarray, devices: Sequence[jax.Device]
 ) -> Callable[[np.ndarray], chex.Array]:
@@ -87,7 +101,8 @@ def hold_images(
         held = jax.device_put(images, devices[0])
         take = jax.jit(lambda images, indices: images[indices])
     else:
-        held = jax.device_put_replicated(images, devices)
+        copies = np.broadcast_to(images, (len(devices), *images.shape))
+        held = jax.device_put(copies, _sharding(devices, AXIS_NAME))
         take = jax.pmap(lambda images, indices: images[indices], devices=devices)
     return lambda indices: take(held, split_batch(indices, len(devices)))
 

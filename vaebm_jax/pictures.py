@@ -12,6 +12,7 @@ from vaebm_jax.checkpoints import write_atomically
 _CAPTION_HEIGHT = 16
 _MIN_IMAGE_SIZE = 56  # Pixels: smaller images are enlarged by a whole factor.
 _GAP = 16
+_LINE = 2  # Between the images of a grid.
 
 
 def to_uint8(images: chex.Array) -> np.ndarray:
@@ -26,6 +27,7 @@ def grid(images: chex.Array) -> Image.Image:
     side = int(np.sqrt(len(images)))
     factor = -(-_MIN_IMAGE_SIZE // images.shape[1])
     images = images[: side * side].repeat(factor, 1).repeat(factor, 2)
+    images = np.pad(images, ((0, 0), (0, _LINE), (0, _LINE), (0, 0)), constant_values=128)
     _, height, width, channels = images.shape
     images = images.reshape(side, side, height, width, channels).swapaxes(1, 2)
     images = images.reshape(side * height, side * width, channels)

@@ -19,13 +19,13 @@ from vaebm_jax import checkpoints, data, pictures
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
 from vaebm_jax.errors import UserError
-from vaebm_jax.parallel import check_divides, compile_step, hold_images, split_batch
+from vaebm_jax.parallel import check_divides, compile_step, hold_images, place_states, split_batch
 from vaebm_jax.sampling import generate
 from vaebm_jax.train_state import create_states
 from vaebm_jax.train_step import train_step
 
 _STEPS = {'vaebm': train_step}
-_PROFILED_CALLS = range(3, 6)
+_PROFILED_CALLS = (1, 3)  # From the second, which no longer compiles, to the fourth.
 
 
 def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> States:
@@ -73,12 +73,13 @@ def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> 
         checkpoints.write_atomically(workdir / 'config.json', to_json(config).encode())
         metrics_file = MetricsFile(workdir / 'metrics.jsonl', start)
 
+        states = place_states(states, devices)
         call = compile_step(_STEPS[config.method], config, devices)
         batches = call_images(key_order, images, config, devices, start)
         progress = Progress(config, start)
         earlier = None
         for index, (first, last) in enumerate(calls(config, start)):
-            if profile and index == _PROFILED_CALLS.start:
+            if profile and index == _PROFILED_CALLS[0]:
                 jax.profiler.start_trace(workdir / 'profile')
             states, metrics = call(key, states, next(batches), last - first)
             # At most one call is in flight: enough to hide the host, and no queue to lose.
@@ -87,7 +88,7 @@ def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> 
             if index == 0:
                 jax.block_until_ready(metrics)
                 progress.compiled(last)
-            if profile and index == _PROFILED_CALLS.stop:
+            if profile and index == _PROFILED_CALLS[1]:
                 jax.block_until_ready(metrics)
                 jax.profiler.stop_trace()
                 say(f'profile: {workdir / "profile"} (TensorBoard, or Perfetto)')

@@ -40,14 +40,16 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
     decoder = Decoder(table.decoder, (size, size, channels), table.decoder_norm, **common)
 
     def create(key, network, example, section):
-        params = network.init(key, example, condition)['params']
+        params = jax.jit(network.init)(key, example, condition)['params']
         rate = learning_rate(section.learning_rate, config.schedule, config.num_steps)
-        return TrainState.create(
+        state = TrainState.create(
             apply_fn=network.apply,
             params=params,
             tx=optax.adam(rate, b1=section.adam_b1),
             ema_params=jax.tree.map(jnp.copy, params),
         )
+        # An array from the start: a Python int would be traced a second time.
+        return state.replace(step=jnp.zeros((), jnp.int32))
 
     key_energy, key_encoder, key_decoder = jax.random.split(key, 3)
     return States(

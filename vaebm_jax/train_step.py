@@ -100,7 +100,7 @@ def update_energy(
 
     grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
     grads, metrics = mean_over_devices((grads, metrics), axis_name)
-    metrics['grad_norm/energy'] = optax.global_norm(grads)
+    metrics['grad_norm/energy'] = optax.tree.norm(grads)
     return state.advance(grads, config.ema_decay), metrics
 
 
@@ -142,8 +142,8 @@ def update_vae(
     grads, metrics = jax.grad(loss_fn, has_aux=True)((encoder.params, decoder.params))
     grads, metrics = mean_over_devices((grads, metrics), axis_name)
     encoder_grads, decoder_grads = grads
-    metrics['grad_norm/encoder'] = optax.global_norm(encoder_grads)
-    metrics['grad_norm/decoder'] = optax.global_norm(decoder_grads)
+    metrics['grad_norm/encoder'] = optax.tree.norm(encoder_grads)
+    metrics['grad_norm/decoder'] = optax.tree.norm(decoder_grads)
     encoder = encoder.advance(encoder_grads, config.ema_decay)
     decoder = decoder.advance(decoder_grads, config.ema_decay)
     return encoder, decoder, metrics

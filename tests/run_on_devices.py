@@ -1,0 +1,74 @@
+"""Run by test_parallel.py in a process of 8 simulated devices: trains on some of them, to npz.
+
+python run_on_devices.py FOLDER NUM_STEPS float32|float64 NUM_DEVICESxSTEPS_PER_CALL ...
+"""
+
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaebm_jax.config import Config, DataConfig, LangevinConfig, NetworkConfig
+from vaebm_jax.data import batch_indices, load_images
+from vaebm_jax.parallel import compile_step, hold_images, place_states
+from vaebm_jax.train_state import create_states
+from vaebm_jax.train_step import train_step
+
+CONFIG = Config(
+    num_steps=20,
+    batch_size=16,
+    num_chains=24,
+    latent_dim=4,
+    data=DataConfig(flip=True, dequantize=True),
+    langevin=LangevinConfig(num_steps=5),
+    network=NetworkConfig(
+        energy=(('conv', 8, 3, 2), ('dense', 16)),
+        encoder=(('conv', 8, 3, 2), ('dropout', 0.2)),
+        decoder=(('map', 8), ('up', 8, 3)),
+    ),
+)
+
+
+def train(states, images, num_steps, devices, steps_per_call):
+    """The states after `num_steps`, the last metrics, and how often a later call compiled."""
+    config = dataclasses.replace(CONFIG, steps_per_call=steps_per_call)
+    key = jax.random.key(0)
+    states = place_states(states, devices)
+    call = compile_step(train_step, config, devices)
+    gather = hold_images(images, devices)
+    late_compilations = []
+    for first in range(0, num_steps, steps_per_call):
+        steps = range(first, first + steps_per_call)
+        indices = np.stack(
+            [batch_indices(key, step, len(images), config.batch_size) for step in steps]
+        )
+        turns = min(steps_per_call, num_steps - first)
+        states, metrics = call(key, states, gather(indices), turns)
+        jax.block_until_ready(metrics)
+        if first == 0:
+            jax.monitoring.clear_event_listeners()
+            jax.monitoring.register_event_duration_secs_listener(
+                lambda event, *_, **__: 'compile' in event and late_compilations.append(event)
+            )
+    jax.monitoring.clear_event_listeners()
+    return states, metrics, len(late_compilations)
+
+
+def main(folder, num_steps, dtype, *runs):
+    jax.config.update('jax_enable_x64', dtype == 'float64')
+    images = load_images(CONFIG.data)
+    cast = lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    fresh = jax.device_get(jax.tree.map(cast, create_states(jax.random.key(0), CONFIG)))
+    for run in runs:
+        num_devices, steps_per_call = map(int, run.split('x'))
+        devices = jax.devices()[:num_devices]
+        states, metrics, late = train(fresh, images, int(num_steps), devices, steps_per_call)
+        leaves = jax.tree_util.tree_leaves_with_path((states, metrics))
+        arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+        np.savez(f'{folder}/{run}.npz', late_compilations=late, **arrays)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

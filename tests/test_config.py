@@ -1,0 +1,74 @@
+import dataclasses
+
+import pytest
+
+from vaebm_jax.config import (
+    FREE_ON_RESUME,
+    Config,
+    cifar10_paper_network,
+    flatten,
+    from_json,
+    refuse_other_run,
+    to_json,
+    validate,
+)
+from vaebm_jax.errors import UserError
+
+
+def test_json_keeps_everything():
+    config = Config(seed=7, network=cifar10_paper_network())
+    assert from_json(to_json(config)) == config
+    assert hash(from_json(to_json(config))) == hash(config)
+
+
+@pytest.mark.parametrize(
+    'field, value, message',
+    [
+        ('batch_size', 0, 'batch_size must be at least 1, got 0'),
+        ('batch_size', 1.5, 'batch_size must be a int, got 1.5'),
+        ('num_steps', True, 'num_steps must be a int, got True'),
+        ('seed', -1, 'seed must be from 0 to'),
+        ('dtype', 'float16', "dtype must be one of float32, bfloat16, got 'float16'"),
+        ('method', 'gan', 'method must be one of'),
+        ('ema_decay', 1.0, r'ema_decay must be in \[0, 1\), got 1.0'),
+        ('langevin.step_size', float('nan'), 'langevin.step_size must be a positive number'),
+        ('langevin.step_size', 0.04, r'below 2 \* energy.reference_std = 0.032, or the chain div'),
+        ('energy.reference_std', 0.0, 'energy.scale must be given where energy.reference_std is 0'),
+        ('data.name', 'imagenet', 'data.name must be one of digits, mnist'),
+        ('data.name', 'folder', 'data.dir must be the path of a folder of images'),
+        ('data.name', 'mnist', 'data.image_size must be 28 for mnist, got 8'),
+        ('data.num_channels', 2, 'data.num_channels must be 1 or 3, got 2'),
+        ('condition.kind', 'hole', 'condition.kind must be one of none'),
+        ('network.energy', (('conv', 3),), 'network.energy must be a tuple of rows'),
+        ('network.energy', (('up', 3, 3),), 'network.energy must be a tuple of rows'),
+        ('network.decoder', ('dense', 3), 'network.decoder must be a tuple of rows'),
+        ('network.encoder', (('dropout', 1.0),), 'network.encoder must be a tuple of rows'),
+    ],
+)
+def test_wrong_values_are_named_with_what_would_be_right(field, value, message):
+    config = Config()
+    *sections, name = field.split('.')
+    section = config
+    for part in sections:
+        section = getattr(section, part)
+    setattr(section, name, value)
+    with pytest.raises(UserError, match=message) as error:
+        validate(config)
+    assert '\n' not in str(error.value)
+
+
+def test_several_wrong_values_are_one_line():
+    with pytest.raises(UserError, match='batch_size .*; latent_dim .*; dtype') as error:
+        validate(Config(batch_size=-1, latent_dim=0, dtype='x'))
+    assert str(error.value).count(';') == 2
+
+
+def test_what_may_differ_on_resume_is_listed_in_one_place():
+    assert set(FREE_ON_RESUME) <= set(flatten(Config()))
+    old, new = Config(), Config()
+    for name in FREE_ON_RESUME:
+        section, _, field = name.rpartition('.')
+        setattr(getattr(new, section) if section else new, field, None)
+    refuse_other_run(old, new)
+    with pytest.raises(UserError, match='seed was 0, now 3$'):
+        refuse_other_run(old, dataclasses.replace(new, seed=3))

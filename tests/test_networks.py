@@ -1,0 +1,223 @@
+"""Tables of layers become the networks that they describe."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaebm_jax.config import cifar10_paper_network, mnist_paper_network
+from vaebm_jax.networks import Decoder, Encoder, EnergyNet
+
+KEY = jax.random.key(0)
+TRUNK = (('conv', 4, 3, 2), ('dense', 16))
+UPWARDS = (('map', 8), ('up', 8, 3), ('conv', 8, 3, 1))
+FLAT = (('dense', 16),)
+
+
+def normal(*shape, seed=1):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def parameters(net, *examples):
+    """Numbers of a healthy size in every leaf, biases as well, so that each of them counts."""
+    shapes = jax.eval_shape(net.init, KEY, *examples)
+    return jax.tree.map(lambda leaf: normal(*leaf.shape) / np.prod(leaf.shape[:-1]) ** 0.5, shapes)
+
+
+def apply(net, *args, **kwargs):
+    return jax.jit(net.apply)(*args, **kwargs)
+
+
+def num_parameters(net, *shapes):
+    examples = [jnp.zeros(shape) for shape in shapes]
+    params = jax.eval_shape(net.init, KEY, *examples)['params']
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    'table, image, energy, encoder',
+    [
+        pytest.param(cifar10_paper_network(), (1, 32, 32, 3), 1_710_465, 4_393_800, id='cifar10'),
+        pytest.param(mnist_paper_network(), (1, 28, 28, 1), 1_625_188, 759_688, id='mnist'),
+    ],
+)
+def test_the_authors_parameter_counts(table, image, energy, encoder):
+    assert num_parameters(EnergyNet(table.energy, table.energy_outputs), image) == energy
+    assert num_parameters(Encoder(table.encoder, 100), image) == encoder
+
+
+def test_decoder_parameter_count():
+    """Dense 5 -> 4x4x8, 3x3 8 -> 4x8, 3x3 8 -> 8, 3x3 8 -> 1; three norms of scale and offset."""
+    weights = 5 * 128 + 128 + 9 * 8 * 32 + 32 + 9 * 8 * 8 + 8 + 9 * 8 + 1
+    assert num_parameters(Decoder(UPWARDS, (8, 8, 1)), (1, 5)) == weights + 3 * 16
+    assert num_parameters(Decoder(UPWARDS, (8, 8, 1), norm='none'), (1, 5)) == weights
+
+
+def leaky(x):
+    return np.where(x > 0.0, x, 0.2 * x)
+
+
+def dense(layer, x):
+    return x @ np.asarray(layer['kernel']) + np.asarray(layer['bias'])
+
+
+def test_energy_against_numpy():
+    net, x = EnergyNet((('dense', 6), ('dense', 5)), num_outputs=3), normal(4, 2, 3, 1)
+    variables = parameters(net, x)
+    layers, features = variables['params'], np.asarray(x).reshape(4, 6)
+    for name in ('Dense_0', 'Dense_1'):
+        features = leaky(dense(layers[name], features))
+    expected = dense(layers['Dense_2'], features).sum(axis=1)
+    np.testing.assert_allclose(apply(net, variables, x), expected, rtol=1e-5)
+
+
+def test_encoder_against_numpy():
+    net, x = Encoder((('dense', 6),), latent_dim=3), normal(4, 2, 3, 1)
+    variables = parameters(net, x)
+    layers = variables['params']
+    features = leaky(dense(layers['Dense_0'], np.asarray(x).reshape(4, 6)))
+    mean, log_std = apply(net, variables, x)
+    np.testing.assert_allclose(mean, dense(layers['mean'], features), rtol=1e-5)
+    log_variance = dense(layers['log_variance'], features)
+    np.testing.assert_allclose(log_std, 0.5 * log_variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'layers, shape',
+    [
+        (FLAT, (5, 3, 2)),
+        (UPWARDS, (8, 8, 1)),
+        (UPWARDS, (7, 10, 3)),
+        ((('map', 4), ('up', 4, 3), ('up', 4, 3), ('up', 2, 3)), (28, 28, 1)),
+        ((('dense', 6), ('map', 4), ('up', 4, 5)), (6, 6, 3)),
+    ],
+)
+def test_decoder_gives_images_in_range(layers, shape):
+    net, z = Decoder(layers, shape), normal(3, 5)
+    decode, variables = jax.jit(net.apply), parameters(net, z)
+    images = decode(variables, z)
+    extremes = decode(jax.tree.map(lambda leaf: 4.0 * leaf, variables), z)
+    assert images.shape == (3, *shape)
+    assert jnp.max(jnp.abs(images)) < 1.0 and jnp.std(images) > 0.01
+    assert 0.9 < jnp.max(jnp.abs(extremes)) <= 1.0
+
+
+def test_decoder_crops_the_middle():
+    """The same weights make 32 and 28 pixels: but for the last layer's border they agree."""
+    layers, z = (('map', 4), ('up', 4, 3), ('up', 4, 3), ('up', 2, 3)), normal(2, 5)
+    whole, cropped = Decoder(layers, (32, 32, 1)), Decoder(layers, (28, 28, 1))
+    variables = parameters(whole, z)
+    middle = apply(whole, variables, z)[:, 3:29, 3:29]
+    inner = apply(cropped, variables, z)[:, 1:-1, 1:-1]
+    np.testing.assert_allclose(inner, middle, atol=1e-6)
+
+
+@pytest.mark.parametrize('layers', [UPWARDS, FLAT], ids=['map', 'flat'])
+def test_an_image_does_not_depend_on_the_others(layers):
+    net, z = Decoder(layers, (8, 8, 1)), normal(4, 5)
+    variables = parameters(net, z)
+    images = apply(net, variables, z)
+    others = apply(net, variables, jnp.concatenate([z[:1], 10.0 * normal(3, 5, seed=2)]))
+    np.testing.assert_allclose(others[0], images[0], atol=1e-6)
+    assert jnp.max(jnp.abs(others[1] - images[1])) > 1e-2
+    np.testing.assert_allclose(apply(net, variables, z[:1])[0], images[0], atol=1e-6)
+
+
+NETS = {
+    'energy': (lambda dtype: EnergyNet(TRUNK, 3, dtype), (4, 8, 8, 1)),
+    'encoder': (lambda dtype: Encoder(TRUNK, 3, dtype), (4, 8, 8, 1)),
+    'decoder': (lambda dtype: Decoder(UPWARDS, (8, 8, 1), dtype=dtype), (4, 5)),
+    'flat decoder': (lambda dtype: Decoder(FLAT, (8, 8, 1), dtype=dtype), (4, 5)),
+}
+
+
+@pytest.mark.parametrize('name', NETS)
+def test_bfloat16_computes_inside_only(name):
+    make, shape = NETS[name]
+    x = normal(*shape)
+    fine, coarse = make('float32'), make('bfloat16')
+    for leaf in jax.tree.leaves(jax.eval_shape(coarse.init, KEY, x)):
+        assert leaf.dtype == jnp.float32
+    variables = parameters(fine, x)
+    outputs, results = apply(fine, variables, x), apply(coarse, variables, x)
+    for result, right in zip(jax.tree.leaves(results), jax.tree.leaves(outputs), strict=True):
+        assert result.dtype == jnp.float32
+        error = jnp.max(jnp.abs(result - right)) / jnp.max(jnp.abs(right))
+        assert 1e-5 < error < 0.03  # bfloat16 has 8 bits: it was used, and little is lost
+        # The last sums are finer than bfloat16 can tell.
+        assert jnp.any(result != result.astype(jnp.bfloat16).astype(jnp.float32))
+
+
+@pytest.mark.parametrize('net', [EnergyNet(TRUNK), Encoder(TRUNK, 3)], ids=['energy', 'encoder'])
+def test_a_condition_joins_the_images_channels(net):
+    x, condition = normal(4, 8, 8, 1), normal(4, 8, 8, 2, seed=2)
+    variables = parameters(net, x, condition)
+    outputs = apply(net, variables, x, condition)
+    joined = apply(net, variables, jnp.concatenate([x, condition], axis=-1))
+    for result, right in zip(jax.tree.leaves(joined), jax.tree.leaves(outputs), strict=True):
+        np.testing.assert_allclose(result, right, rtol=1e-5)
+    other = apply(net, variables, x, condition.at[1].add(1.0))
+    for result, before in zip(jax.tree.leaves(other), jax.tree.leaves(outputs), strict=True):
+        np.testing.assert_allclose(result[0], before[0], atol=1e-6)
+        assert jnp.all(jnp.abs(result[1] - before[1]) > 1e-4)
+
+
+def test_a_condition_joins_the_decoders_latent():
+    net, z, condition = Decoder(FLAT, (8, 8, 1)), normal(4, 5), normal(4, 8, 8, 2, seed=2)
+    variables = parameters(net, z, condition)
+    images = apply(net, variables, z, condition)
+    joined = apply(net, variables, jnp.concatenate([z, condition.reshape(4, -1)], axis=-1))
+    np.testing.assert_allclose(images, joined, rtol=1e-5)
+    assert jnp.any(jnp.abs(images - apply(net, variables, z, condition + 1.0)) > 0.1)
+
+
+def dropped(x, keys, layers=(('dropout', 0.25),)):
+    """What dropout leaves of `x`: the mean's head is made the identity."""
+    net = Encoder(layers, x[0].size)
+    params = parameters(net, x)['params']
+    params['mean'] = {'kernel': jnp.eye(x[0].size), 'bias': jnp.zeros(x[0].size)}
+    return apply(net, {'params': params}, x, dropout_keys=keys)[0].reshape(x.shape)
+
+
+def test_dropout_drops_its_share_and_raises_the_rest():
+    x, keys = 1.0 + normal(64, 8, 8, 1) ** 2, jax.random.split(KEY, 64)
+    np.testing.assert_allclose(dropped(x, None), x)  # without keys there is none
+    left = dropped(x, keys)
+    np.testing.assert_allclose(left[left != 0.0], (x / 0.75)[left != 0.0], rtol=1e-6)
+    share = jnp.mean(left == 0.0)
+    assert abs(share - 0.25) < 5.0 * (0.25 * 0.75 / x.size) ** 0.5
+    # Every row of a table draws anew: two quarters leave 9 of 16.
+    twice = jnp.mean(dropped(x, keys, (('dropout', 0.25),) * 2) != 0.0)
+    assert abs(twice - 0.5625) < 5.0 * (0.5625 * 0.4375 / x.size) ** 0.5
+
+
+def test_dropout_is_of_each_chains_own_key():
+    x, keys = jnp.ones((4, 4, 4, 1)), jax.random.split(KEY, 4)
+    left = dropped(x, keys)
+    np.testing.assert_array_equal(dropped(x[1:], keys[1:]), left[1:])
+    changed = dropped(x, keys.at[2].set(jax.random.key(9)))
+    np.testing.assert_array_equal(changed[jnp.array([0, 1, 3])], left[jnp.array([0, 1, 3])])
+    assert jnp.any(changed[2] != left[2])
+    assert jnp.any(left[0] != left[1])
+
+
+@pytest.mark.parametrize('init_std, expected', [(0.005, 0.005), (0.0, 64**-0.5)])
+def test_initial_kernels(init_std, expected):
+    """`init_std`, or LeCun's one over the square root of the inputs."""
+    net = EnergyNet((('dense', 400),), init_std=init_std)
+    layer = net.init(KEY, jnp.zeros((1, 8, 8, 1)))['params']['Dense_0']
+    np.testing.assert_allclose(jnp.std(layer['kernel']), expected, rtol=0.03)
+    np.testing.assert_array_equal(layer['bias'], 0.0)
+
+
+@pytest.mark.parametrize(
+    'net, x',
+    [
+        (EnergyNet((('up', 4, 3),)), jnp.zeros((1, 8, 8, 1))),
+        (Decoder((('dropout', 0.2),), (8, 8, 1)), jnp.zeros((1, 5))),
+    ],
+    ids=['energy', 'decoder'],
+)
+def test_a_row_of_another_table_is_refused(net, x):
+    with pytest.raises(ValueError, match='rows, got'):
+        net.init(KEY, x)

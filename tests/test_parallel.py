@@ -1,0 +1,76 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from vaebm_jax.config import Config
+from vaebm_jax.errors import UserError
+from vaebm_jax.parallel import check_divides, split_batch
+
+SCRIPT = pathlib.Path(__file__).with_name('run_on_devices.py')
+
+
+def run_on_devices(folder, num_steps, dtype, *runs):
+    """What training gave on so many devices, with so many steps a call: `{run: {name: array}}`."""
+    environment = os.environ | {
+        'JAX_PLATFORMS': 'cpu',
+        # jax 0.10 aborts where many simulated devices share two cores.
+        'NPROC': '8',
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+    }
+    arguments = [str(folder), str(num_steps), dtype, *runs]
+    subprocess.run([sys.executable, SCRIPT, *arguments], env=environment, check=True)
+    results = {}
+    for run in runs:
+        with np.load(folder / f'{run}.npz') as arrays:
+            results[run] = dict(arrays)
+        late = results[run].pop('late_compilations')
+        assert late == 0, f'only the first call may compile, {late} events later in {run}'
+    return results
+
+
+def assert_close(results, select, tolerance):
+    first, *others = results.values()
+    names = [name for name in first if select in name]
+    assert len(names) > 10
+    for name in names:
+        scale = np.abs(first[name]).max(initial=1e-3)
+        for other in others:
+            np.testing.assert_allclose(
+                other[name] / scale, first[name] / scale, rtol=0, atol=tolerance, err_msg=name
+            )
+
+
+@pytest.mark.multi_device
+def test_raw_gradients_do_not_depend_on_the_number_of_devices(tmp_path):
+    results = run_on_devices(tmp_path, 1, 'float32', '1x1', '2x1', '4x1', '8x1')
+    # After one step of Adam with b1 = 0.5 the first moment is half the raw gradient.
+    assert_close(results, select='.mu', tolerance=1e-5)
+
+
+@pytest.mark.multi_device
+def test_twenty_steps_do_not_depend_on_devices_nor_on_steps_per_call(tmp_path):
+    results = run_on_devices(tmp_path, 20, 'float64', '1x1', '2x1', '4x1', '8x1', '1x7', '2x7')
+    assert_close(results, select='', tolerance=1e-10)
+
+
+def test_sizes_that_do_not_divide_are_refused_by_name():
+    check_divides(Config(batch_size=16, num_chains=0), 8)
+    with pytest.raises(UserError, match='batch_size must divide over 4 devices, got 10; num_chain'):
+        check_divides(Config(batch_size=10, num_chains=6), 4)
+
+
+def test_split_batch_keeps_the_global_order():
+    batches = np.arange(2 * 6 * 3).reshape(2, 6, 3)
+    shares = split_batch(batches, 3)
+    assert shares.shape == (3, 2, 2, 3)
+    np.testing.assert_array_equal(np.concatenate(list(shares), axis=1), batches)
+    assert split_batch(batches, 1) is batches
+
+
+def test_one_device_here():
+    assert jax.device_count() == 1, 'the tests of several devices start processes of their own'

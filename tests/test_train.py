@@ -1,0 +1,168 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaebm_jax import train as train_module
+from vaebm_jax.checkpoints import load
+from vaebm_jax.config import to_json
+from vaebm_jax.errors import UserError
+from vaebm_jax.train import MetricsFile, calls, collapse_warning, train
+
+
+def rows(workdir):
+    clocks = ('images_per_second',)
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in clocks}
+        for line in lines
+    ]
+
+
+def assert_same_states(ours, theirs):
+    for (path, leaf), other in zip(
+        jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+    ):
+        np.testing.assert_array_equal(leaf, other, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize('steps_per_call', [1, 4])
+def test_a_run_gone_on_with_is_the_run_left_alone(tiny_config, tmp_path, steps_per_call):
+    tiny_config.steps_per_call = steps_per_call
+    tiny_config.schedule.name = 'constant'
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    uninterrupted = train(tiny_config, whole)
+    for num_steps in (3, 5, 6):
+        states = train(dataclasses.replace(tiny_config, num_steps=num_steps), parts)
+    assert_same_states(states, uninterrupted)
+    by_step = {row['step']: row for row in rows(parts)}
+    assert rows(whole) == [by_step[step] for step in (2, 4, 6)]
+
+
+def test_a_rate_that_falls_over_the_run_is_part_of_it(tiny_config, tmp_path, monkeypatch):
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    uninterrupted = train(tiny_config, whole)
+
+    class Interrupted(Exception):
+        pass
+
+    class Interrupting(MetricsFile):
+        def write(self, step, metrics):
+            super().write(step, metrics)
+            if step == 4:
+                raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(train_module, 'MetricsFile', Interrupting)
+        train(tiny_config, parts)
+    # The row of step 4 was written, its checkpoint was not.
+    assert [row['step'] for row in rows(parts)] == [2, 4]
+    assert_same_states(train(tiny_config, parts), uninterrupted)
+    assert rows(parts) == rows(whole)
+
+
+def test_what_a_run_leaves(tiny_config, tmp_path, capsys):
+    tiny_config.sample_every = 3
+    tiny_config.keep_checkpoints = 2
+    states = train(tiny_config, tmp_path)
+    assert (tmp_path / 'config.json').read_text() == to_json(tiny_config)
+    assert sorted(path.name for path in (tmp_path / 'samples').iterdir()) == [
+        'step_00000003.png',
+        'step_00000006.png',
+    ]
+    with Image.open(tmp_path / 'samples' / 'step_00000006.png') as picture:
+        picture.load()
+        assert picture.width > 2 * 8 * 56
+    assert {path.name for path in (tmp_path / 'checkpoints').iterdir()} == {'4', '6'}
+    assert [row['step'] for row in rows(tmp_path)] == [2, 4, 6]
+    assert all(np.isfinite(value) for row in rows(tmp_path) for value in row.values())
+
+    loaded, config = load(tmp_path)
+    assert config == tiny_config
+    assert_same_states(loaded, states)
+    assert int(load(tmp_path, step=4)[0].energy.step) == 4
+    output = capsys.readouterr().err
+    assert output.startswith(f'jax {jax.__version__}, 1 x cpu')
+    assert 'compiled in' in output and 'steps/s' in output and 's left' in output
+
+
+def test_a_finished_run_says_so(tiny_config, tmp_path, capsys):
+    train(tiny_config, tmp_path)
+    before = (tmp_path / 'metrics.jsonl').read_bytes()
+    capsys.readouterr()
+    train(tiny_config, tmp_path)
+    assert 'finished' in capsys.readouterr().err
+    assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+
+def test_another_run_in_the_workdir_is_refused_by_field(tiny_config, tmp_path):
+    train(tiny_config, tmp_path)
+    other = dataclasses.replace(tiny_config, seed=1, latent_dim=5, num_steps=8, log_every=1)
+    with pytest.raises(UserError, match='seed was 0, now 1; latent_dim was 4, now 5$'):
+        train(other, tmp_path)
+    assert (tmp_path / 'config.json').read_text() == to_json(tiny_config)
+
+
+def test_init_from_takes_parameters_and_averages_alone(tiny_config, tmp_path, monkeypatch):
+    trained = train(tiny_config, tmp_path / 'first')
+    tiny_config.init_from = str(tmp_path / 'first')
+    started = []
+    original = train_module.place_states
+    monkeypatch.setattr(
+        train_module,
+        'place_states',
+        lambda states, devices: started.append(jax.device_get(states)) or original(states, devices),
+    )
+    train(tiny_config, tmp_path / 'second')
+    for name in ('energy', 'encoder', 'decoder'):
+        ours, theirs = getattr(started[0], name), getattr(trained, name)
+        assert_same_states((ours.params, ours.ema_params), (theirs.params, theirs.ema_params))
+        assert int(ours.step) == 0
+        assert not any(np.any(leaf) for leaf in jax.tree.leaves(ours.opt_state[0].mu))
+
+    tiny_config.network.energy = (('dense', 17),)
+    with pytest.raises(UserError, match='init_from: the energy in .* has other layers'):
+        train(tiny_config, tmp_path / 'third')
+
+
+def test_profile_writes_a_trace(tiny_config, tmp_path):
+    train(tiny_config, tmp_path, profile=True)
+    assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+
+
+def test_a_batch_larger_than_the_data_is_refused(tiny_config, tmp_path):
+    tiny_config.batch_size = 1501
+    with pytest.raises(UserError, match='batch_size must be at most the 1500 images of digits'):
+        train(tiny_config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_calls_end_where_something_is_due(tiny_config):
+    config = dataclasses.replace(
+        tiny_config, num_steps=23, steps_per_call=4, log_every=10, sample_every=0
+    )
+    config.checkpoint_every = 7
+    ends = [last for _, last in calls(config, 0)]
+    assert ends == [4, 7, 10, 14, 18, 20, 21, 23]
+    assert list(calls(config, 18)) == [(18, 20), (20, 21), (21, 23)]
+
+
+def test_metrics_file_is_cut_back_and_survives_half_a_line(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    path.write_text('{"step": 2, "a": 1}\n{"step": 4, "a": 2}\n{"step": 6, "a"')
+    MetricsFile(path, start=2).write(4, {'a': float('nan')})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {'step': 2, 'a': 1},
+        {'step': 4, 'a': None},
+    ]
+
+
+@pytest.mark.parametrize(
+    'step, rate, spread, warns',
+    [(500, 0.05, 0.9, True), (500, 9.0, 0.02, True), (500, 9.0, 0.9, False), (10, 0.0, 0.0, False)],
+)
+def test_collapse_is_told_in_words(step, rate, spread, warns):
+    assert bool(collapse_warning(step, {'rate': rate, 'spread': spread})) == warns

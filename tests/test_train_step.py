@@ -1,0 +1,325 @@
+"""One training iteration: against numpy where the models allow it, and for what it must leave."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vaebm_jax import Batch, States, create_states, train_step
+from vaebm_jax.base import TrainState
+from vaebm_jax.config import Config, EnergyConfig, LangevinConfig, VAEConfig
+from vaebm_jax.sampling import ancestral_langevin_sample, energy_of
+from vaebm_jax.train_step import chain_condition, update_energy
+
+KEY = jax.random.key(0)
+jit_step = jax.jit(train_step, static_argnames=('config', 'axis_name'))
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def images(num_images, seed=0):
+    return jnp.asarray(np.tanh(normal(num_images, 8, 8, 1, seed=seed)))
+
+
+def with_rates(states, energy=1.0, encoder=1.0, decoder=1.0):
+    """Plain descent in place of Adam: at rate 1 the difference of parameters is the gradient."""
+    swap = lambda state, rate: state.replace(
+        tx=optax.sgd(rate), opt_state=optax.sgd(rate).init(state.params)
+    )
+    return States(
+        swap(states.energy, energy), swap(states.encoder, encoder), swap(states.decoder, decoder)
+    )
+
+
+def difference(old, new):
+    return jax.tree.map(lambda old, new: np.asarray(old - new), old, new)
+
+
+def moved(old, new):
+    """For each of the three models, whether every leaf of its parameters changed."""
+    return {
+        name: all(
+            np.any(leaf != 0.0)
+            for leaf in jax.tree.leaves(
+                difference(getattr(old, name).params, getattr(new, name).params)
+            )
+        )
+        for name in ('energy', 'encoder', 'decoder')
+    }
+
+
+# A step whose every number can be written out: with f(x) = -theta x²/2 a pixel, the chain is
+# linear, and with g(z) = alpha z, mean = beta x and a constant log_std, so is the VAE.
+
+
+def diagonal_states(theta, beta, log_std, alpha):
+    def energy(variables, x, condition=None):
+        return -0.5 * jnp.sum(variables['params'] * (x**2).reshape(len(x), -1), axis=1)
+
+    def encoder(variables, x, condition=None, dropout_keys=None):
+        mean = variables['params']['beta'] * x.reshape(len(x), -1)
+        return mean, jnp.broadcast_to(variables['params']['log_std'], mean.shape)
+
+    def decoder(variables, z, condition=None):
+        return (variables['params'] * z).reshape(-1, 2, 2, 1)
+
+    def create(apply_fn, params):
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params)
+        return TrainState.create(
+            apply_fn=apply_fn, params=params, tx=optax.sgd(1.0), ema_params=params
+        )
+
+    encoder_params = {'beta': beta, 'log_std': log_std}
+    return States(create(energy, theta), create(encoder, encoder_params), create(decoder, alpha))
+
+
+def numpy_step(key, step, data, theta, beta, log_std, alpha, config):
+    """The gradients and metrics of the poster's algorithm, one formula a line."""
+    keys = jax.random.split(jax.random.fold_in(key, step), 4)
+    chains = range(config.num_chains)
+    draw = lambda key, i: np.asarray(jax.random.normal(jax.random.fold_in(key, i), (4,)))
+    z = np.stack([draw(keys[0], i) for i in chains])
+    posterior_noise = np.stack([draw(keys[2], i) for i in chains])
+
+    delta, w = config.langevin.step_size, config.vae.kl_weight
+    precision = config.energy.reference_std**-2 + config.energy.scale * theta
+    energy = lambda x: 0.5 * np.sum(precision * x**2, axis=1)
+    x = guess = alpha * z
+    norms = []
+    for t in range(config.langevin.num_steps):
+        norms.append(np.linalg.norm(precision * x, axis=1).mean())
+        noise = np.stack([draw(jax.random.fold_in(keys[1], i), t) for i in chains])
+        x = x - 0.5 * delta**2 * precision * x + delta * noise
+
+    std = np.exp(log_std)
+    mean, z = beta * x, beta * x + std * posterior_noise
+    error = x - alpha * z
+    z_slope = -2.0 * alpha * error
+    gradients = {
+        'theta': 0.5 * config.energy.scale * ((data**2).mean(axis=0) - (x**2).mean(axis=0)),
+        'beta': (z_slope * x + w * beta * x**2).mean(axis=0),
+        'log_std': (z_slope * std * posterior_noise + w * (std**2 - 1.0)).mean(axis=0),
+        'alpha': (-2.0 * error * z).mean(axis=0),
+    }
+    norm = lambda *names: np.linalg.norm(np.concatenate([gradients[name] for name in names]))
+    metrics = {
+        'energy_data': energy(data).mean(),
+        'energy_samples': energy(x).mean(),
+        'rate': 0.5 * np.sum(mean**2 + std**2 - 1.0 - 2.0 * log_std, axis=1).mean(),
+        'distortion': np.sum(error**2, axis=1).mean(),
+        'grad_norm/energy': norm('theta'),
+        'grad_norm/encoder': norm('beta', 'log_std'),
+        'grad_norm/decoder': norm('alpha'),
+        'langevin/energy_drop': energy(guess).mean() - energy(x).mean(),
+        'langevin/grad_norm_first': norms[0],
+        'langevin/grad_norm_last': norms[-1],
+        'langevin/motion': np.sqrt(np.mean((x - guess) ** 2)),
+        'spread': np.sqrt(x.var(axis=0).mean() / data.var(axis=0).mean()),
+    }
+    return gradients, metrics
+
+
+@pytest.mark.parametrize('num_chains, step', [(6, 0), (3, 5)])
+def test_the_whole_step_against_numpy(num_chains, step):
+    config = Config(
+        batch_size=4,
+        num_chains=num_chains,
+        latent_dim=4,
+        ema_decay=0.3,
+        langevin=LangevinConfig(num_steps=3, step_size=0.4),
+        energy=EnergyConfig(reference_std=0.8, scale=1.5),
+        vae=VAEConfig(kl_weight=0.7),
+    )
+    theta, beta, log_std, alpha = 0.5 * normal(4, 4)
+    data = normal(4, 4, seed=1)
+    states = diagonal_states(theta, beta, log_std, alpha)
+    states = jax.tree.map(jnp.asarray, states.replace(energy=states.energy.replace(step=step)))
+    after, metrics = jit_step(KEY, states, Batch(jnp.asarray(data.reshape(4, 2, 2, 1))), config)
+
+    gradients, right = numpy_step(KEY, step, data, theta, beta, log_std, alpha, config)
+    assert metrics.keys() == right.keys()
+    for name in right:
+        assert metrics[name].shape == ()
+        np.testing.assert_allclose(metrics[name], right[name], rtol=1e-4, err_msg=name)
+    encoder = difference(states.encoder.params, after.encoder.params)
+    results = {
+        'theta': difference(states.energy.params, after.energy.params),
+        'beta': encoder['beta'],
+        'log_std': encoder['log_std'],
+        'alpha': difference(states.decoder.params, after.decoder.params),
+    }
+    for name, result in results.items():
+        np.testing.assert_allclose(result[0], gradients[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    decay = min(0.3, (1 + step) / (10 + step))
+    np.testing.assert_allclose(
+        after.energy.ema_params[0], theta - (1 - decay) * gradients['theta'], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_all_three_move_and_advance(tiny_config, dtype):
+    config = dataclasses.replace(tiny_config, dtype=dtype)
+    states = create_states(KEY, config)
+    after, metrics = jit_step(KEY, states, Batch(images(8)), config)
+    assert moved(states, after) == dict(energy=True, encoder=True, decoder=True)
+    assert [int(state.step) for state in (after.energy, after.encoder, after.decoder)] == [1, 1, 1]
+    assert jax.tree.map(jnp.dtype, after) == jax.tree.map(jnp.dtype, states)
+    for name, value in metrics.items():
+        assert value.dtype == jnp.float32 and jnp.isfinite(value), name
+
+
+@pytest.mark.parametrize('name', ['energy', 'encoder', 'decoder'])
+def test_an_update_moves_only_its_own_parameters(tiny_config, name):
+    """Where only one model's rate is not 0, and its move is as if the others had moved too."""
+    states = create_states(KEY, tiny_config)
+    alone = with_rates(states, **dict.fromkeys(('energy', 'encoder', 'decoder'), 0.0) | {name: 1.0})
+    after, _ = jit_step(KEY, alone, Batch(images(8)), tiny_config)
+    assert moved(alone, after) == {n: n == name for n in ('energy', 'encoder', 'decoder')}
+    together, _ = jit_step(KEY, with_rates(states), Batch(images(8)), tiny_config)
+    chex.assert_trees_all_close(getattr(after, name).params, getattr(together, name).params)
+
+
+def test_energy_gradient_is_that_of_the_mean_difference(tiny_config):
+    """By the formula, for 8 images against 6 samples."""
+    states = with_rates(create_states(KEY, tiny_config))
+    data, samples = images(8), images(6, seed=1)
+    apply_fn, std = states.energy.apply_fn, tiny_config.energy.reference_std
+
+    def mean_energy(params, x):
+        return (
+            jnp.mean(jnp.sum(x**2, axis=(1, 2, 3)) / 2 - apply_fn({'params': params}, x)) / std**2
+        )
+
+    loss = lambda params: mean_energy(params, data) - mean_energy(params, samples)
+    expected = jax.grad(loss)(states.energy.params)
+    after, metrics = update_energy(states.energy, Batch(data), samples, None, tiny_config)
+    gradient = difference(states.energy.params, after.params)
+    chex.assert_trees_all_close(gradient, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(metrics['grad_norm/energy'], optax.global_norm(expected), rtol=1e-4)
+
+
+def test_energy_drop_is_from_the_guess_to_the_refined(tiny_config):
+    states = create_states(KEY, tiny_config)
+    _, metrics = jit_step(KEY, states, Batch(images(8)), tiny_config)
+    keys = jax.random.split(jax.random.fold_in(KEY, 0), 4)
+    guess, refined, _ = ancestral_langevin_sample(keys[0], keys[1], states, tiny_config, 8)
+    energy = energy_of(states.energy, tiny_config)
+    drop = jnp.mean(energy(guess)) - jnp.mean(energy(refined))
+    np.testing.assert_allclose(metrics['langevin/energy_drop'], drop, rtol=1e-3)
+    np.testing.assert_allclose(metrics['energy_samples'], jnp.mean(energy(refined)), rtol=1e-4)
+
+
+@pytest.mark.parametrize('ema_decay', [0.0, 0.2])
+def test_moving_average(ema_decay):
+    """Decay min(ema_decay, (1 + n) / (10 + n)): 1/10, 2/11 and from n = 2 on the 0.2 asked for."""
+    params = {'w': jnp.array([1.0, -2.0])}
+    state = TrainState.create(
+        apply_fn=None, params=params, tx=optax.sgd(0.5), ema_params=params, step=0
+    )
+    average = weights = np.array([1.0, -2.0])
+    for n in range(5):
+        state = state.advance({'w': jnp.array([1.0, n])}, ema_decay)
+        weights = weights - 0.5 * np.array([1.0, n])
+        decay = min(ema_decay, (1 + n) / (10 + n))
+        average = decay * average + (1.0 - decay) * weights
+        np.testing.assert_allclose(state.params['w'], weights, rtol=1e-6)
+        np.testing.assert_allclose(state.ema_params['w'], average, rtol=1e-6)
+
+
+def test_chain_i_sees_image_i_over_k():
+    condition = jnp.arange(3.0).reshape(3, 1, 1, 1)
+    np.testing.assert_array_equal(chain_condition(condition, 6).ravel(), [0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(chain_condition(condition, 3), condition)
+    assert chain_condition(None, 6) is None
+
+
+def test_step_with_a_condition(tiny_config):
+    """Energies by hand: of data beside its condition, of chain i beside condition i // 2."""
+    tiny_config.num_chains = 16
+    tiny_config.langevin.noise_scale = 0.0
+    condition = jnp.asarray(normal(8, 8, 8, 2, seed=3))
+    states = create_states(KEY, tiny_config, condition[:1])
+    after, metrics = jit_step(KEY, states, Batch(images(8), condition), tiny_config)
+    assert moved(states, after) == dict(energy=True, encoder=True, decoder=True)
+
+    def energy(x, condition):
+        f = states.energy.apply_fn({'params': states.energy.params}, x, condition)
+        return (0.5 * jnp.sum(x**2, axis=(1, 2, 3)) - f) / tiny_config.energy.reference_std**2
+
+    key_prior = jax.random.split(jax.random.fold_in(KEY, 0), 4)[0]
+    z = jnp.stack([jax.random.normal(jax.random.fold_in(key_prior, i), (4,)) for i in range(16)])
+    seen = jnp.stack([condition[i // 2] for i in range(16)])
+    x = states.decoder.apply_fn({'params': states.decoder.params}, z, seen)
+    for _ in range(3):
+        gradient = jax.grad(lambda x: jnp.sum(energy(x, seen)))(x)
+        x = x - 0.5 * tiny_config.langevin.step_size**2 * gradient
+    np.testing.assert_allclose(metrics['energy_samples'], jnp.mean(energy(x, seen)), rtol=1e-4)
+    np.testing.assert_allclose(
+        metrics['energy_data'], jnp.mean(energy(images(8), condition)), rtol=1e-4
+    )
+
+
+def test_chains_that_no_image_fits_are_refused(tiny_config):
+    tiny_config.num_chains = 12
+    states = create_states(KEY, tiny_config, jnp.zeros((1, 8, 8, 1)))
+    with pytest.raises(ValueError, match='multiple of batch_size: got 12 chains for 8 images'):
+        train_step(KEY, states, Batch(images(8), images(8)), tiny_config)
+
+
+@pytest.mark.parametrize('num_chains', [0, 16])
+def test_two_devices_compute_what_one_does(tiny_config, num_chains):
+    """The mapped axis may be vmap's: same states after it as from the whole batch."""
+    tiny_config.num_chains = num_chains
+    states = with_rates(create_states(KEY, tiny_config), energy=1e-4)
+    whole, metrics = jit_step(KEY, states, Batch(images(8)), tiny_config)
+    halves = Batch(images(8).reshape(2, 4, 8, 8, 1))
+    step = lambda batch: train_step(KEY, states, batch, tiny_config, axis_name='devices')
+    parts, parts_metrics = jax.jit(jax.vmap(step, axis_name='devices'))(halves)
+    for device in range(2):
+        pick = lambda tree, device=device: jax.tree.map(lambda leaf: leaf[device], tree)
+        chex.assert_trees_all_close(pick(parts).energy.params, whole.energy.params, rtol=1e-4)
+        chex.assert_trees_all_close(pick(parts).encoder.params, whole.encoder.params, rtol=1e-4)
+        chex.assert_trees_all_close(pick(parts).decoder.params, whole.decoder.params, rtol=1e-4)
+        chex.assert_trees_all_close(pick(parts_metrics), metrics, rtol=1e-4)
+
+
+def test_traced_once_over_three_steps(tiny_config):
+    step = jax.jit(chex.assert_max_traces(train_step, n=1), static_argnames='config')
+    states = create_states(KEY, tiny_config)
+    for n in range(3):
+        states, _ = step(KEY, states, Batch(images(8, seed=n)), tiny_config)
+    assert int(states.energy.step) == 3
+
+
+def test_draws_follow_key_and_step(tiny_config):
+    states, batch = create_states(KEY, tiny_config), Batch(images(8))
+    first = jit_step(KEY, states, batch, tiny_config)
+    chex.assert_trees_all_equal(first, jit_step(KEY, states, batch, tiny_config))
+    later = states.replace(energy=states.energy.replace(step=jnp.array(1, jnp.int32)))
+    others = (
+        jit_step(KEY, later, batch, tiny_config),
+        jit_step(jax.random.key(1), states, batch, tiny_config),
+    )
+    for _, metrics in others:
+        assert metrics['energy_data'] == first[1]['energy_data']
+        assert metrics['energy_samples'] != first[1]['energy_samples']
+        assert metrics['rate'] != first[1]['rate']
+
+
+def test_memory_does_not_grow_with_the_chain(tiny_config):
+    def temporary_bytes(num_steps):
+        tiny_config.langevin.num_steps = num_steps
+        states = jax.eval_shape(lambda key: create_states(key, tiny_config), KEY)
+        batch = Batch(jax.ShapeDtypeStruct((64, 8, 8, 1), jnp.float32))
+        compiled = jit_step.lower(KEY, states, batch, tiny_config).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    short, long = temporary_bytes(5), temporary_bytes(40)
+    # Kept for a gradient, 35 more steps of 64 images alone would be 573 kB.
+    assert short > 0 and abs(long - short) < 0.05 * short, (short, long)
