@@ -77,8 +77,8 @@ def test_encoder_against_numpy():
     layers = variables['params']
     features = leaky(dense(layers['Dense_0'], np.asarray(x).reshape(4, 6)))
     mean, log_std = apply(net, variables, x)
-    np.testing.assert_allclose(mean, dense(layers['mean'], features), rtol=1e-5)
-    log_variance = dense(layers['log_variance'], features)
+    np.testing.assert_allclose(mean, dense(layers['Dense_1'], features), rtol=1e-5)
+    log_variance = dense(layers['Dense_2'], features)
     np.testing.assert_allclose(log_std, 0.5 * log_variance, rtol=1e-5)
 
 
@@ -124,8 +124,8 @@ def test_an_image_does_not_depend_on_the_others(layers):
 
 
 NETS = {
-    'energy': (lambda dtype: EnergyNet(TRUNK, 3, dtype), (4, 8, 8, 1)),
-    'encoder': (lambda dtype: Encoder(TRUNK, 3, dtype), (4, 8, 8, 1)),
+    'energy': (lambda dtype: EnergyNet(TRUNK, 3, dtype=dtype), (4, 8, 8, 1)),
+    'encoder': (lambda dtype: Encoder(TRUNK, 3, dtype=dtype), (4, 8, 8, 1)),
     'decoder': (lambda dtype: Decoder(UPWARDS, (8, 8, 1), dtype=dtype), (4, 5)),
     'flat decoder': (lambda dtype: Decoder(FLAT, (8, 8, 1), dtype=dtype), (4, 5)),
 }
@@ -175,7 +175,7 @@ def dropped(x, keys, layers=(('dropout', 0.25),)):
     """What dropout leaves of `x`: the mean's head is made the identity."""
     net = Encoder(layers, x[0].size)
     params = parameters(net, x)['params']
-    params['mean'] = {'kernel': jnp.eye(x[0].size), 'bias': jnp.zeros(x[0].size)}
+    params['Dense_0'] = {'kernel': jnp.eye(x[0].size), 'bias': jnp.zeros(x[0].size)}
     return apply(net, {'params': params}, x, dropout_keys=keys)[0].reshape(x.shape)
 
 

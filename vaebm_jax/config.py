@@ -93,6 +93,7 @@ class NetworkConfig:
       energy_outputs: how many outputs the energy sums.
       encoder: as `energy`, and ('dropout', rate).
       decoder: ('dense', features), ('map', features), ('up', features, kernel), ('conv', ...) rows.
+      activation: leaky_relu (slope 0.2) or silu.
       decoder_norm: group or none.
       init_std: standard deviation of initial kernels; 0: LeCun's.
     """
@@ -101,6 +102,7 @@ class NetworkConfig:
     energy_outputs: int = 1
     encoder: tuple = (('dense', 256), ('dense', 256))
     decoder: tuple = (('dense', 256), ('dense', 256))
+    activation: str = 'leaky_relu'
     decoder_norm: str = 'group'
     init_std: float = 0.0
 
@@ -201,6 +203,14 @@ def cifar10_paper_network() -> NetworkConfig:
     )
 
 
+def choose(variant: str, **variants: Config) -> Config:
+    """The variant that follows a config file's name behind a colon; `default` without one."""
+    name = variant or 'default'
+    if name not in variants:
+        raise UserError(f'there is no variant {variant!r}; there are: {", ".join(variants)}')
+    return variants[name]
+
+
 # What may differ between a run and its continuation; any other difference is refused by name.
 FREE_ON_RESUME = (
     'name',
@@ -269,6 +279,7 @@ def validate(config: Config) -> None:
     one_of('method', 'vaebm')
     one_of('condition.kind', 'none')
     one_of('schedule.name', 'constant', 'linear', 'exponential')
+    one_of('network.activation', 'leaky_relu', 'silu')
     one_of('network.decoder_norm', 'group', 'none')
     one_of('data.name', *_DATA_NAMES)
     expect('1 or 3', lambda n: n in (1, 3), 'data.num_channels')

@@ -60,8 +60,8 @@ class Folder:
             raise UserError(f'not a readable image: {self.files[index]} ({error})') from error
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        resized = image.resize((width, height), Image.Resampling.LANCZOS, box)
+        square = image.crop((left, top, left + side, top + side))
+        resized = square.resize((width, height), Image.Resampling.LANCZOS)
         return np.asarray(resized, np.uint8).reshape(self.image_shape)
 
 

@@ -1,8 +1,8 @@
 """The command line: python -m vaebm_jax.main --config=configs/digits.py --workdir=runs/digits
 
---config takes a file of configs/ (with its variant behind a colon, configs/mnist.py:paper), and
---config.FIELD=VALUE changes one setting of it. The same command on the same workdir goes on from
-the newest checkpoint. Exit status: 0 when the run is finished, 1 after a mistake, which one line
+--config takes a file of configs/, a variant behind a colon (configs/mnist.py:paper), and
+--config.FIELD=VALUE changes one of its settings. The same command on the same workdir goes on from
+the newest checkpoint. Exit status: 0 when the run is finished; 1 after a mistake, which one line
 names.
 """
 
@@ -16,31 +16,24 @@ from ml_collections import config_flags
 from vaebm_jax.errors import UserError
 from vaebm_jax.train import train
 
-config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run, made where it is missing.')
-_MODE = flags.DEFINE_enum('mode', 'train', ['train'], 'What to do.')
+flags.DEFINE_enum('mode', 'train', ['train'], 'What to do.')
 _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few calls to WORKDIR/profile.')
-_DEBUG = flags.DEFINE_bool('debug', False, "Show the traceback of a user's mistake, too.")
+flags.DEFINE_bool('debug', False, "Show the traceback of a user's mistake, too.")
 
 
 def main(argv: list[str]) -> None:
-    try:
-        if len(argv) > 1:
-            raise UserError(f'every setting is a flag, --name=value; got {" ".join(argv[1:])!r}')
-        config = flags.FLAGS.config
-        if config is None:
-            raise UserError('--config must name a config file, such as configs/digits.py')
-        if not _WORKDIR.value:
-            raise UserError('--workdir must name the folder of the run, such as runs/digits')
-        if not flags.FLAGS['verbosity'].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax tells thirty lines a checkpoint.
-        use_compilation_cache()
-        train(config, _WORKDIR.value, profile=_PROFILE.value)
-    except UserError as error:
-        if _DEBUG.value:
-            raise
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(1)
+    if len(argv) > 1:
+        raise UserError(f'every setting is a flag, --name=value; got {" ".join(argv[1:])!r}')
+    if _CONFIG.value is None:
+        raise UserError('--config must name a config file, such as configs/digits.py')
+    if not _WORKDIR.value:
+        raise UserError('--workdir must name the folder of the run, such as runs/digits')
+    if not flags.FLAGS['verbosity'].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax has thirty lines to say a checkpoint.
+    use_compilation_cache()
+    train(_CONFIG.value, _WORKDIR.value, profile=_PROFILE.value)
 
 
 def use_compilation_cache() -> None:
@@ -51,8 +44,14 @@ def use_compilation_cache() -> None:
 
 
 def run() -> None:
-    """The console's entry point."""
-    app.run(main)
+    """Runs the command line; a user's mistake costs one line, not a traceback."""
+    try:
+        app.run(main)
+    except UserError as error:
+        if '--debug' in sys.argv:
+            raise
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == '__main__':

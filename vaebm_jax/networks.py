@@ -9,9 +9,9 @@ A table is a tuple of rows; `config.NetworkConfig` says what may stand in it:
                                          the features and depth-to-space
     ('dropout', rate)                    encoder, while it learns
 
-The activation is a leaky ReLU of slope 0.2. Parameters are float32. With `dtype='bfloat16'` the
-inner layers compute in it; what a layer's result is summed to a number or a pixel by (the
-energy's last layer, the encoder's heads, the decoder's last layer) stays in float32.
+Parameters are float32. With `dtype='bfloat16'` the inner layers compute in it; what is summed to
+a number or a pixel (the energy's last layer, the encoder's heads, the decoder's last layer) stays
+in float32.
 """
 
 import chex
@@ -21,84 +21,84 @@ from flax import linen as nn
 
 from vaebm_jax.convolution import conv, depth_to_space
 
-_LEAK = 0.2
+
+class _Network(nn.Module, kw_only=True):
+    """What the networks have in common.
+
+    Attributes:
+      activation: 'leaky_relu' (slope 0.2, the authors' choice) or 'silu'.
+      dtype: of the inner layers' computation; 'float32' stands for the parameters' own type.
+      init_std: standard deviation of initial kernels; 0: LeCun's.
+    """
+
+    activation: str = 'leaky_relu'
+    dtype: str = 'float32'
+    init_std: float = 0.0
+
+    def activate(self, x):
+        return nn.silu(x) if self.activation == 'silu' else nn.leaky_relu(x, 0.2)
+
+    def conv(self, features, kernel, stride, x, is_last=False):
+        layer = nn.Conv(
+            features,
+            (kernel, kernel),
+            (stride, stride),
+            conv_general_dilated=conv,
+            **self._layer(is_last),
+        )
+        return layer(x)
+
+    def dense(self, features, x, is_last=False):
+        """Flattens a map first."""
+        return nn.Dense(features, **self._layer(is_last))(x.reshape(x.shape[0], -1))
+
+    def _layer(self, is_last):
+        normal = nn.initializers.normal(self.init_std)
+        return {
+            'dtype': jnp.bfloat16 if self.dtype == 'bfloat16' and not is_last else None,
+            'kernel_init': normal if self.init_std else nn.initializers.lecun_normal(),
+        }
+
+    def bottom_up(self, layers, x, condition, dropout_keys=None):
+        """The trunk of energy and encoder: an image, with its condition's channels, to features."""
+        if condition is not None:
+            x = jnp.concatenate([x, condition], axis=-1)
+        for index, (kind, *sizes) in enumerate(layers):
+            if kind == 'conv':
+                x = self.activate(self.conv(*sizes, x))
+            elif kind == 'dense':
+                x = self.activate(self.dense(*sizes, x))
+            elif kind != 'dropout':
+                raise ValueError(f'a bottom-up table has conv, dense, dropout rows, got {kind!r}')
+            elif dropout_keys is not None:
+                keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, index)
+                x = _dropout(keys, x, *sizes)
+        return x
 
 
-def _activate(x):
-    return nn.leaky_relu(x, _LEAK)
+def _dropout(keys, x, rate):
+    """Flax's own draws one mask for the batch; here each chain has its own key."""
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
-def _kernel_init(init_std):
-    return nn.initializers.normal(init_std) if init_std else nn.initializers.lecun_normal()
-
-
-def _dtype(dtype):
-    """None lets a layer compute in its parameters' own type."""
-    return jnp.bfloat16 if dtype == 'bfloat16' else None
-
-
-def _flatten(x):
-    return x.reshape(x.shape[0], -1)
-
-
-def _conv(features, kernel, stride, dtype, init_std):
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        (stride, stride),
-        dtype=dtype,
-        kernel_init=_kernel_init(init_std),
-        conv_general_dilated=conv,
-    )
-
-
-def _dropout(keys, x, share):
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - share, x.shape[1:]))(keys)
-    return jnp.where(keep, x / (1.0 - share), 0.0).astype(x.dtype)
-
-
-def _bottom_up(layers, x, condition, keys, dtype, init_std):
-    """The trunk of energy and encoder: an image, with its condition's channels, to features."""
-    if condition is not None:
-        x = jnp.concatenate([x, condition], axis=-1)
-    for index, (kind, *sizes) in enumerate(layers):
-        if kind == 'conv':
-            x = _activate(_conv(*sizes, dtype, init_std)(x))
-        elif kind == 'dense':
-            (features,) = sizes
-            x = nn.Dense(features, dtype=dtype, kernel_init=_kernel_init(init_std))(_flatten(x))
-            x = _activate(x)
-        elif kind == 'dropout':
-            if keys is not None:
-                layer_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
-                x = _dropout(layer_keys, x, *sizes)
-        else:
-            raise ValueError(f'a bottom-up table has conv, dense and dropout rows, got {kind!r}')
-    return _flatten(x)
-
-
-class EnergyNet(nn.Module):
+class EnergyNet(_Network):
     """f(x), `[B]`: the network part of the energy, its `num_outputs` outputs summed."""
 
     layers: tuple
     num_outputs: int = 1
-    dtype: str = 'float32'
-    init_std: float = 0.0
 
     @nn.compact
     def __call__(self, x: chex.Array, condition: chex.Array | None = None) -> chex.Array:
-        features = _bottom_up(self.layers, x, condition, None, _dtype(self.dtype), self.init_std)
-        outputs = nn.Dense(self.num_outputs, kernel_init=_kernel_init(self.init_std))(features)
-        return jnp.sum(outputs, axis=-1)
+        features = self.bottom_up(self.layers, x, condition)
+        return jnp.sum(self.dense(self.num_outputs, features, is_last=True), axis=-1)
 
 
-class Encoder(nn.Module):
-    """The inference model π_β(z|x): mean and log standard deviation, `[B, d]` each."""
+class Encoder(_Network):
+    """The inference model π_β(z|x): mean and log standard deviation, `[B, latent_dim]` each."""
 
     layers: tuple
     latent_dim: int
-    dtype: str = 'float32'
-    init_std: float = 0.0
 
     @nn.compact
     def __call__(
@@ -108,17 +108,13 @@ class Encoder(nn.Module):
         dropout_keys: chex.PRNGKey | None = None,
     ) -> tuple[chex.Array, chex.Array]:
         """`dropout_keys`, one a chain, switch the dropout rows on; without them there is none."""
-        features = _bottom_up(
-            self.layers, x, condition, dropout_keys, _dtype(self.dtype), self.init_std
-        )
-        mean = nn.Dense(self.latent_dim, kernel_init=_kernel_init(self.init_std), name='mean')
-        log_var = nn.Dense(
-            self.latent_dim, kernel_init=_kernel_init(self.init_std), name='log_variance'
-        )
-        return mean(features), 0.5 * log_var(features)
+        features = self.bottom_up(self.layers, x, condition, dropout_keys)
+        mean = self.dense(self.latent_dim, features, is_last=True)
+        log_variance = self.dense(self.latent_dim, features, is_last=True)
+        return mean, 0.5 * log_variance
 
 
-class Decoder(nn.Module):
+class Decoder(_Network):
     """The generator g_α(z): images `[B, H, W, C]` in (-1, 1).
 
     Where the authors have batch norm with batch statistics, also when they sample, this has group
@@ -131,41 +127,40 @@ class Decoder(nn.Module):
     layers: tuple
     image_shape: tuple[int, int, int]
     norm: str = 'group'
-    dtype: str = 'float32'
-    init_std: float = 0.0
 
     @nn.compact
     def __call__(self, z: chex.Array, condition: chex.Array | None = None) -> chex.Array:
         height, width, channels = self.image_shape
-        dtype, init = _dtype(self.dtype), _kernel_init(self.init_std)
         if condition is not None:
-            z = jnp.concatenate([z, _flatten(condition)], axis=-1)
+            z = jnp.concatenate([z, condition.reshape(z.shape[0], -1)], axis=-1)
         num_ups = sum(kind == 'up' for kind, *_ in self.layers)
         first = [-(-size // 2**num_ups) for size in (height, width)]
         x = z
         for kind, features, *sizes in self.layers:
             if kind == 'dense':
-                x = _activate(nn.Dense(features, dtype=dtype, kernel_init=init)(_flatten(x)))
+                x = self.dense(features, x)
             elif kind == 'map':
-                x = nn.Dense(first[0] * first[1] * features, dtype=dtype, kernel_init=init)(x)
-                x = _activate(self._norm(x.reshape(-1, *first, features)))
+                x = self.dense(first[0] * first[1] * features, x).reshape(-1, *first, features)
             elif kind == 'up':
-                x = _conv(4 * features, *sizes, 1, dtype, self.init_std)(x)
-                x = _activate(self._norm(depth_to_space(x)))
+                x = depth_to_space(self.conv(4 * features, *sizes, 1, x))
             elif kind == 'conv':
-                x = _activate(self._norm(_conv(features, *sizes, dtype, self.init_std)(x)))
+                x = self.conv(features, *sizes, x)
             else:
                 raise ValueError(f'a decoder table has dense, map, up and conv rows, got {kind!r}')
+            x = self.activate(self.normalize(x))
         if x.ndim == 2:
-            x = nn.Dense(height * width * channels, kernel_init=init)(x)
-            x = x.reshape(-1, *self.image_shape)
+            x = self.dense(height * width * channels, x, is_last=True).reshape(
+                -1, *self.image_shape
+            )
         else:
             top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
             x = x[:, top : top + height, left : left + width]
-            x = _conv(channels, 3, 1, None, self.init_std)(x)
+            x = self.conv(channels, 3, 1, x, is_last=True)
         return jnp.tanh(x)
 
-    def _norm(self, x):
-        if self.norm == 'none':
+    def normalize(self, x):
+        """Group norm of maps; dense layers have none."""
+        if self.norm == 'none' or x.ndim == 2:
             return x
-        return nn.GroupNorm(num_groups=min(8, x.shape[-1]), dtype=_dtype(self.dtype))(x)
+        dtype = jnp.bfloat16 if self.dtype == 'bfloat16' else None
+        return nn.GroupNorm(min(8, x.shape[-1]), dtype=dtype)(x)

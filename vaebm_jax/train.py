@@ -57,6 +57,7 @@ def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> 
         )
     say(f'data: {len(images):,} images of {config.data.name}')
 
+    make_workdir(workdir)
     key_init, key_order, key_samples, key = jax.random.split(jax.random.key(config.seed), 4)
     with checkpoints.checkpoint_manager(workdir, config.keep_checkpoints) as manager:
         start = manager.latest_step() or 0
@@ -107,6 +108,19 @@ def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> 
         progress.close()
     say(f'finished: step {config.num_steps} of {config.num_steps}, pictures in {workdir}/samples')
     return states
+
+
+def make_workdir(workdir: pathlib.Path) -> None:
+    """Makes the folder, and raises a UserError where nothing can be written to it."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / '.writable').touch()
+        (workdir / '.writable').unlink()
+    except OSError as error:
+        raise UserError(
+            f'workdir must be a folder that can be written to, got {str(workdir)!r} '
+            f'({error.strerror})'
+        ) from error
 
 
 def is_due(step: int, every: int, config: Config) -> bool:

@@ -34,7 +34,7 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
     image = jnp.zeros((1, size, size, channels))
     z = jnp.zeros((1, config.latent_dim))
     table = config.network
-    common = dict(dtype=config.dtype, init_std=table.init_std)
+    common = dict(activation=table.activation, dtype=config.dtype, init_std=table.init_std)
     energy = EnergyNet(table.energy, table.energy_outputs, **common)
     encoder = Encoder(table.encoder, config.latent_dim, **common)
     decoder = Decoder(table.decoder, (size, size, channels), table.decoder_norm, **common)

@@ -1,0 +1,155 @@
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaebm_jax.config import Config, DataConfig
+from vaebm_jax.data import Folder, batch_indices, load_images, make_batch, stream
+from vaebm_jax.errors import UserError
+from vaebm_jax.train import call_images
+
+KEY = jax.random.key(0)
+
+
+def test_digits_are_split_and_scaled():
+    train, test = (load_images(DataConfig(), split) for split in ('train', 'test'))
+    assert (train.shape, test.shape) == ((1500, 8, 8, 1), (297, 8, 8, 1))
+    assert train.dtype == np.uint8 and train.min() == 0 and train.max() == 255
+
+
+@pytest.mark.parametrize(
+    'name, size, channels, means',
+    [
+        ('mnist', 28, 1, [0.1306604762738429]),
+        ('fashion_mnist', 28, 1, [0.2860405969887955]),
+        ('cifar10', 32, 3, [0.49140, 0.48216, 0.44653]),
+    ],
+)
+def test_tfds_sets_are_the_published_images(name, size, channels, means):
+    if not os.environ.get('TFDS_DATA_DIR'):
+        pytest.skip('TFDS_DATA_DIR does not name a folder of prepared TFDS data sets')
+    images = load_images(DataConfig(name, image_size=size, num_channels=channels))
+    assert images.shape == (50_000 if name == 'cifar10' else 60_000, size, size, channels)
+    np.testing.assert_allclose(images.mean(axis=(0, 1, 2)) / 255, means, atol=1e-4)
+    test = load_images(DataConfig(name, image_size=size, num_channels=channels), 'test')
+    assert test.shape == (10_000, size, size, channels)
+
+
+def test_a_set_that_is_not_prepared_is_told_in_one_line(tmp_path):
+    with pytest.raises(UserError, match='mnist is not prepared in .*tfds.data_source') as error:
+        load_images(DataConfig('mnist', str(tmp_path), image_size=28))
+    assert str(tmp_path) in str(error.value) and '\n' not in str(error.value)
+
+
+def test_every_epoch_is_another_permutation_and_the_step_alone_decides():
+    epochs = [
+        np.concatenate([batch_indices(KEY, step, 20, 5) for step in range(first, first + 4)])
+        for first in (0, 4)
+    ]
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(20))
+    assert not np.array_equal(*epochs)
+    np.testing.assert_array_equal(batch_indices(KEY, 5, 20, 5), epochs[1][5:10])
+    assert not np.array_equal(batch_indices(jax.random.key(1), 0, 20, 5), epochs[0][:5])
+    # 23 images in batches of 5: four a epoch, and three are left out.
+    assert len(set(np.concatenate([batch_indices(KEY, step, 23, 5) for step in range(4)]))) == 20
+
+
+def test_make_batch_scales_flips_and_dequantizes():
+    images = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+    plain = make_batch(KEY, images, DataConfig()).image
+    np.testing.assert_allclose(plain, images / 127.5 - 1.0, atol=1e-6)
+
+    many = np.tile(images[:1], (2000, 1, 1, 1))
+    flipped = np.asarray(make_batch(KEY, many, DataConfig(flip=True)).image)
+    mirrored = np.asarray(plain)[0, :, ::-1]
+    is_mirrored = np.abs(flipped - mirrored).max(axis=(1, 2, 3)) < 1e-6
+    is_same = np.abs(flipped - np.asarray(plain)[0]).max(axis=(1, 2, 3)) < 1e-6
+    assert np.all(is_mirrored ^ is_same) and 0.44 < is_mirrored.mean() < 0.56
+
+    spread = np.asarray(make_batch(KEY, many, DataConfig(dequantize=True)).image)
+    bins = (spread + 1.0) * 128.0 - many
+    assert bins.min() >= 0 and bins.max() <= 1
+    np.testing.assert_allclose([bins.mean(), bins.var()], [1 / 2, 1 / 12], atol=2e-3)
+
+
+def test_draws_follow_the_global_index():
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
+    data = DataConfig(flip=True, dequantize=True)
+    whole = make_batch(KEY, images, data).image
+    share = make_batch(KEY, images[4:], data, first=4).image
+    np.testing.assert_array_equal(whole[4:], share)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve images of many kinds below `train`, one below `test`."""
+    generator = np.random.default_rng(0)
+    for split, count in (('train', 12), ('test', 1)):
+        (tmp_path / split / 'deep').mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(0, 256, (20 + index, 30, 3), np.uint8)
+            suffix = ('png', 'jpg', 'webp')[index % 3]
+            Image.fromarray(pixels).save(tmp_path / split / 'deep' / f'{index:02}.{suffix}')
+    (tmp_path / 'train' / 'notes.txt').write_text('no image')
+    return tmp_path
+
+
+def test_a_folder_that_fits_is_held(folder):
+    data = DataConfig('folder', str(folder), image_size=16, num_channels=3)
+    images = load_images(data)
+    assert images.shape == (12, 16, 16, 3) and images.dtype == np.uint8
+    assert load_images(data, 'test').shape == (1, 16, 16, 3)
+    grey = load_images(DataConfig('folder', str(folder), image_size=16, num_channels=1))
+    assert grey.shape == (12, 16, 16, 1)
+
+
+def test_images_are_cropped_to_the_centre(tmp_path):
+    pixels = np.zeros((10, 30), np.uint8)
+    pixels[:, 10:20] = 200
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+    images = load_images(DataConfig('folder', str(tmp_path), image_size=5, num_channels=1))
+    np.testing.assert_array_equal(images, 200)
+
+
+def test_a_larger_folder_is_streamed_in_the_same_order(folder):
+    data = DataConfig('folder', str(folder), image_size=16, num_channels=3, resident_bytes=0)
+    streamed, held = load_images(data), load_images(DataConfig(**vars(data) | RESIDENT))
+    assert isinstance(streamed, Folder)
+    config = Config(num_steps=9, batch_size=4, steps_per_call=2, log_every=3, data=data)
+    devices = jax.devices()
+    pairs = zip(
+        call_images(KEY, streamed, config, devices, 2),
+        call_images(KEY, held, config, devices, 2),
+        strict=True,
+    )
+    lengths = [1, 2, 1, 2, 1]  # Calls end at 3, 5, 6, 8 and 9.
+    for (ours, theirs), length in zip(pairs, lengths, strict=True):
+        assert ours.shape == theirs.shape == (2, 4, 16, 16, 3)
+        np.testing.assert_array_equal(ours[:length], theirs[:length])
+
+    share = next(stream(streamed, KEY, 4, slice(2, 4), 5, 9))
+    np.testing.assert_array_equal(share, held[batch_indices(KEY, 5, 12, 4)[2:]])
+
+
+RESIDENT = {'resident_bytes': 1 << 20}
+
+
+def test_bad_folders_and_files_are_named(tmp_path, folder):
+    missing = tmp_path / 'missing'
+    with pytest.raises(UserError, match="data.dir must be a folder of images, got '.*missing'"):
+        load_images(DataConfig('folder', str(missing), image_size=8))
+    missing.mkdir()
+    with pytest.raises(UserError, match='data.dir must hold images .* found none'):
+        load_images(DataConfig('folder', str(missing), image_size=8))
+    bad = pathlib.Path(folder) / 'train' / 'bad.png'
+    bad.write_bytes(b'no image')
+    with pytest.raises(UserError, match=r'not a readable image: .*bad\.png'):
+        load_images(DataConfig('folder', str(folder), image_size=8))
+    good = (folder / 'train' / 'deep' / '00.png').read_bytes()
+    bad.write_bytes(good[: len(good) // 2])
+    with pytest.raises(UserError, match=r'not a readable image: .*bad\.png'):
+        load_images(DataConfig('folder', str(folder), image_size=8))

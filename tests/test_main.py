@@ -1,0 +1,101 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = [
+    '--config.batch_size=8',
+    '--config.num_steps=3',
+    '--config.network.energy=(("dense",8),)',
+    '--config.network.encoder=(("dense",8),)',
+    '--config.network.decoder=(("dense",8),)',
+    '--config.langevin.num_steps=2',
+]
+
+
+def command(*arguments, cwd):
+    """From another folder, as a user's scheduler would."""
+    return subprocess.run(
+        [sys.executable, '-m', 'vaebm_jax.main', *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XDG_CACHE_HOME': str(cwd / 'cache')},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_one_command_trains_and_the_same_command_goes_on(tmp_path):
+    arguments = [f'--config={ROOT}/configs/digits.py', '--workdir=run', *TINY]
+    first = command(*arguments, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    lines = first.stderr.splitlines()
+    assert lines[0].startswith('jax ') and lines[0].endswith('1 x cpu (cpu)')
+    assert lines[-1] == 'finished: step 3 of 3, pictures in run/samples'
+    assert (tmp_path / 'run/samples/step_00000003.png').is_file()
+    assert list((tmp_path / 'cache/vaebm_jax').iterdir()), 'the compilation cache is on by default'
+
+    second = command(*arguments, '--config.num_steps=4', cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert 'resume: from step 3 in run' in second.stderr
+    assert (tmp_path / 'run/samples/step_00000004.png').is_file()
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ([], 'error: --config must name a config file'),
+        (['--config={digits}'], 'error: --workdir must name the folder'),
+        (['--config={digits}', '--workdir=run', 'x'], 'error: every setting is a flag'),
+        (
+            ['--config={digits}', '--workdir=run', '--config.batch_size=0', '--config.dtype=f'],
+            'error: batch_size must be at least 1, got 0; dtype must be one of float32, bfloat16',
+        ),
+        (
+            ['--config={mnist}', '--workdir=run', '--config.data.dir=nowhere'],
+            'error: mnist is not prepared in nowhere',
+        ),
+        (['--config={digits}', '--workdir=file'], 'error: workdir must be a folder that can be wr'),
+    ],
+)
+def test_mistakes_cost_one_line(tmp_path, arguments, message):
+    (tmp_path / 'file').touch()
+    files = {name: ROOT / 'configs' / f'{name}.py' for name in ('digits', 'mnist')}
+    result = command(*(argument.format(**files) for argument in arguments), cwd=tmp_path)
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if not line.startswith(('jax', 'data'))]
+    assert len(errors) == 1 and errors[0].startswith(message), result.stderr
+    assert not (tmp_path / 'run').exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = command('--debug', cwd=tmp_path)
+    assert result.returncode == 1 and 'Traceback' in result.stderr
+
+
+@pytest.mark.parametrize('module', ['tensorflow', 'tensorflow_datasets', 'orbax', 'absl.flags'])
+def test_importing_the_package_imports_no(module):
+    code = f'import sys, vaebm_jax; sys.exit({module!r} in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+def test_the_functional_core_needs_nothing_else(tmp_path):
+    """Importable where only jax, flax, optax and chex are."""
+    missing = [
+        'tensorflow_datasets',
+        'orbax.checkpoint',
+        'ml_collections',
+        'sklearn',
+        'grain',
+        'tqdm',
+    ]
+    code = (
+        'import sys\n'
+        f'sys.modules.update(dict.fromkeys({missing}))\n'
+        'from vaebm_jax import Batch, States, create_states, energy_fn, generate\n'
+        'from vaebm_jax import langevin_sample, train_step\n'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)

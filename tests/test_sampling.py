@@ -1,0 +1,112 @@
+"""Samples of a model: what they depend on, and the energy beside them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaebm_jax import create_states, energy_fn, generate, sampling
+from vaebm_jax.sampling import ancestral_langevin_sample, decode
+
+KEY = jax.random.key(0)
+jit_states = jax.jit(create_states, static_argnames='config')
+
+
+@pytest.fixture
+def states(tiny_config):
+    """Averages that differ from the parameters, as after some training."""
+    shifted = lambda state: state.replace(
+        ema_params=jax.tree.map(lambda leaf: 1.5 * leaf, state.params)
+    )
+    states = jit_states(KEY, tiny_config)
+    return states.replace(energy=shifted(states.energy), decoder=shifted(states.decoder))
+
+
+@pytest.mark.parametrize('ema', [True, False])
+def test_energy_fn_against_the_formula(tiny_config, states, ema):
+    x = jnp.asarray(np.random.default_rng(0).uniform(-1.0, 1.0, (5, 8, 8, 1)), jnp.float32)
+    params = states.energy.ema_params if ema else states.energy.params
+    f = states.energy.apply_fn({'params': params}, x)
+    expected = (0.5 * np.sum(np.square(x), axis=(1, 2, 3)) - np.asarray(f)) / 0.016**2
+    np.testing.assert_allclose(energy_fn(states, tiny_config, ema=ema)(x), expected, rtol=1e-5)
+    assert tiny_config.energy.reference_std == 0.016
+
+
+def test_energy_fn_takes_the_averages_unless_told(tiny_config, states):
+    x = jnp.ones((2, 8, 8, 1))
+    energies = [energy_fn(states, tiny_config, ema=ema)(x) for ema in (True, False)]
+    np.testing.assert_array_equal(energy_fn(states, tiny_config)(x), energies[0])
+    assert jnp.all(energies[0] != energies[1])
+
+
+@pytest.mark.parametrize('ema', [True, False])
+def test_generate_is_ancestral_langevin_sampling(tiny_config, states, ema):
+    """The draws of its two keys, with the averages or the parameters."""
+    if ema:
+        pick = lambda state: state.replace(params=state.ema_params)
+        drawn_with = states.replace(energy=pick(states.energy), decoder=pick(states.decoder))
+    else:
+        drawn_with = states
+    expected = ancestral_langevin_sample(*jax.random.split(KEY), drawn_with, tiny_config, 3)[:2]
+    for result, right in zip(generate(KEY, states, tiny_config, 3, ema=ema), expected, strict=True):
+        assert result.shape == (3, 8, 8, 1) and result.dtype == jnp.float32
+        np.testing.assert_allclose(result, right, atol=1e-5)
+    assert jnp.all(jnp.abs(expected[0]) < 1.0)
+
+
+def test_generate_uses_the_averages_unless_told(tiny_config, states):
+    plain, averaged = (generate(KEY, states, tiny_config, 3, ema=ema) for ema in (False, True))
+    for result, with_ema, without in zip(
+        generate(KEY, states, tiny_config, 3), averaged, plain, strict=True
+    ):
+        np.testing.assert_array_equal(result, with_ema)
+        assert jnp.max(jnp.abs(with_ema - without)) > 0.01
+
+
+def test_sample_i_does_not_depend_on_how_many_there_are(tiny_config, states, monkeypatch):
+    """Nor on how they are shared out among calls."""
+    seven = generate(KEY, states, tiny_config, 7)
+    two = generate(KEY, states, tiny_config, 2)
+    monkeypatch.setattr(sampling, '_SAMPLES_A_CALL', 3)
+    in_parts = generate(KEY, states, tiny_config, 7)
+    for all_at_once, few, parts in zip(seven, two, in_parts, strict=True):
+        assert all_at_once.shape == parts.shape == (7, 8, 8, 1)
+        np.testing.assert_allclose(few, all_at_once[:2], atol=1e-5)
+        np.testing.assert_allclose(parts, all_at_once, atol=1e-5)
+        assert len(np.unique(np.asarray(all_at_once)[:, 0, 0, 0])) == 7
+
+
+def test_samples_follow_the_key(tiny_config, states):
+    one, other = (generate(jax.random.key(seed), states, tiny_config, 2)[0] for seed in (0, 1))
+    assert jnp.all(one != other)
+
+
+def test_without_langevin_steps_the_refined_are_the_ancestral(tiny_config, states):
+    refined_by_chain = generate(KEY, states, tiny_config, 4)
+    config = dataclasses.replace(
+        tiny_config, langevin=dataclasses.replace(tiny_config.langevin, num_steps=0)
+    )
+    ancestral, refined = generate(KEY, states, config, 4)
+    np.testing.assert_array_equal(refined, ancestral)
+    np.testing.assert_allclose(ancestral, refined_by_chain[0], atol=1e-6)
+    assert jnp.max(jnp.abs(refined_by_chain[1] - ancestral)) > 0.001
+
+
+def test_info_leaves_from_the_guess(tiny_config, states):
+    guess, _, info = ancestral_langevin_sample(KEY, jax.random.key(1), states, tiny_config, 4)
+    first = energy_fn(states, tiny_config, ema=False)(guess)
+    np.testing.assert_allclose(info['energy'][0], first, rtol=1e-5)
+
+
+def test_decode_uses_the_states_parameters(states):
+    z = jnp.ones((2, 4))
+    expected = states.decoder.apply_fn({'params': states.decoder.params}, z, None)
+    np.testing.assert_array_equal(decode(states.decoder, z), expected)
+
+
+@pytest.mark.parametrize('num_samples', [0, -1])
+def test_no_samples_are_refused(tiny_config, states, num_samples):
+    with pytest.raises(ValueError, match='num_samples must be at least 1, got'):
+        generate(KEY, states, tiny_config, num_samples)
