@@ -46,7 +46,7 @@ def assert_agree(x, kernel, strides, padding, rtol):
         np.testing.assert_allclose(result, right, rtol=rtol, atol=rtol * np.max(np.abs(right)))
 
 
-@pytest.mark.parametrize('padding', ['SAME', 'VALID', ((2, 1), (0, 3))], ids=str)
+@pytest.mark.parametrize('padding', ['SAME', 'VALID'])
 @pytest.mark.parametrize('stride', [1, 2, 3])
 @pytest.mark.parametrize('kernel', [(1, 5), (4, 2), (3, 3)], ids=str)
 def test_agrees_with_plain_lax_in_float64(kernel, stride, padding):
@@ -63,7 +63,9 @@ def test_agrees_with_plain_lax_in_float64(kernel, stride, padding):
         ((28, 28), (5, 5), (2, 2), 'SAME'),
         ((5, 11), (1, 1), (1, 1), 'VALID'),
         ((9, 6), (5, 1), (3, 2), 'VALID'),
-        ((8, 7), (3, 2), (2, 1), ((4, 0), (1, 5))),
+        ((8, 7), (3, 2), (2, 1), ((4, 0), (1, 5))),  # wider than the kernel
+        ((7, 6), (3, 3), (3, 2), ((2, 1), (0, 3))),
+        ((7, 6), (1, 4), (1, 1), ((0, 2), (3, 1))),
         ((7, 7), (3, 3), (2, 2), 'SAME_LOWER'),
         ((4, 4), (4, 4), (1, 1), 'VALID'),  # the whole image at once
     ],

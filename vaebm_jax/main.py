@@ -13,6 +13,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
 from vaebm_jax.train import train
 
@@ -26,14 +27,26 @@ flags.DEFINE_bool('debug', False, "Show the traceback of a user's mistake, too."
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f'every setting is a flag, --name=value; got {" ".join(argv[1:])!r}')
-    if _CONFIG.value is None:
-        raise UserError('--config must name a config file, such as configs/digits.py')
+    config = read_config()
     if not _WORKDIR.value:
         raise UserError('--workdir must name the folder of the run, such as runs/digits')
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.WARNING)  # Orbax has thirty lines to say a checkpoint.
     use_compilation_cache()
-    train(_CONFIG.value, _WORKDIR.value, profile=_PROFILE.value)
+    train(config, _WORKDIR.value, profile=_PROFILE.value)
+
+
+def read_config() -> Config:
+    """The config that --config and its overrides give."""
+    try:
+        config = _CONFIG.value
+        getattr(config, 'name', None)  # A config that could not be loaded tells it here.
+    except OSError as error:
+        reason = ' '.join(str(error).split())
+        raise UserError(f'--config must name a config file that can be read: {reason}') from error
+    if config is None:
+        raise UserError('--config must name a config file, such as configs/digits.py')
+    return config
 
 
 def use_compilation_cache() -> None:

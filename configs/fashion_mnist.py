@@ -1,0 +1,62 @@
+"""Fashion-MNIST, 28x28x1 (TFDS).
+
+    python -m vaebm_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
+    python -m vaebm_jax.main --config=configs/fashion_mnist.py:paper --workdir=runs/fashion_paper
+"""
+
+from vaebm_jax import config as c
+
+
+def get_config(variant: str = '') -> c.Config:
+    return c.choose(variant, default=default(), paper=paper())
+
+
+def default() -> c.Config:
+    """For two CPU cores: a convolutional energy with a dense layer on top, and a dense VAE."""
+    dense = (('dense', 512), ('dense', 512))
+    return c.Config(
+        name='fashion_mnist',
+        num_steps=6000,
+        batch_size=64,
+        latent_dim=32,
+        log_every=50,
+        sample_every=1000,
+        checkpoint_every=1000,
+        ema_decay=0.999,
+        data=c.DataConfig(name='fashion_mnist', image_size=28),
+        langevin=c.LangevinConfig(num_steps=10, step_size=0.006),
+        energy=c.EnergyConfig(learning_rate=1e-3),
+        vae=c.VAEConfig(learning_rate=3e-4, kl_weight=1.0),
+        network=c.NetworkConfig(
+            energy=(('conv', 16, 4, 2), ('conv', 32, 4, 2), ('dense', 256)),
+            encoder=dense,
+            decoder=dense,
+            activation='silu',
+        ),
+    )
+
+
+def paper() -> c.Config:
+    """The authors' settings: 400 images and 400 chains of 50 steps, 5,000 epochs.
+
+    The poster's chain has noise, the authors' code has not; at this step size either gives the
+    same pictures. `--config.langevin.noise_scale=0` is the code's. Samples are drawn with the
+    last parameters, not with an average.
+    """
+    return c.Config(
+        name='fashion_mnist_paper',
+        num_steps=750_000,  # 5,000 epochs of 150 steps.
+        batch_size=400,
+        latent_dim=100,
+        log_every=150,
+        sample_every=3000,
+        checkpoint_every=3000,
+        ema_decay=0.0,
+        data=c.DataConfig(name='fashion_mnist', image_size=28),
+        langevin=c.LangevinConfig(num_steps=50, step_size=0.001),
+        energy=c.EnergyConfig(reference_std=0.016, scale=1.0, learning_rate=9e-3, adam_b1=0.5),
+        vae=c.VAEConfig(learning_rate=1e-4, kl_weight=3.0, adam_b1=0.5),
+        network=c.mnist_paper_network(),
+        # x 0.98 every 20 epochs, smoothly.
+        schedule=c.ScheduleConfig(name='exponential', decay_rate=0.98, decay_steps=20 * 150),
+    )
