@@ -1,7 +1,7 @@
 """Fashion-MNIST, 28x28x1 (TFDS).
 
-    python -m vaebm_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
-    python -m vaebm_jax.main --config=configs/fashion_mnist.py:paper --workdir=runs/fashion_paper
+python -m vaebm_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
+python -m vaebm_jax.main --config=configs/fashion_mnist.py:paper --workdir=runs/fashion_paper
 """
 
 from vaebm_jax import config as c

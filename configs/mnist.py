@@ -1,7 +1,7 @@
 """MNIST, 28x28x1 (TFDS).
 
-    python -m vaebm_jax.main --config=configs/mnist.py --workdir=runs/mnist
-    python -m vaebm_jax.main --config=configs/mnist.py:paper --workdir=runs/mnist_paper
+python -m vaebm_jax.main --config=configs/mnist.py --workdir=runs/mnist
+python -m vaebm_jax.main --config=configs/mnist.py:paper --workdir=runs/mnist_paper
 """
 
 from vaebm_jax import config as c

@@ -1,8 +1,9 @@
 import pytest
 
-from vaebm_jax.checkpoints import checkpoint_manager, load, write_atomically
+from vaebm_jax.checkpoints import checkpoint_manager, load
 from vaebm_jax.config import to_json
 from vaebm_jax.errors import UserError
+from vaebm_jax.files import write_atomically
 
 
 def test_load_says_what_is_missing(tiny_config, tmp_path):
@@ -21,12 +22,3 @@ def test_load_says_what_is_missing(tiny_config, tmp_path):
     write_atomically(tmp_path / 'config.json', b'{"langevin": {"num_stepz": 1}}')
     with pytest.raises(UserError, match='no config field langevin.num_stepz'):
         load(tmp_path)
-
-
-def test_write_atomically_leaves_whole_files_alone(tmp_path):
-    path = tmp_path / 'file'
-    write_atomically(path, b'first')
-    with pytest.raises(TypeError):
-        write_atomically(path, 'no bytes')
-    assert path.read_bytes() == b'first'
-    assert [entry.name for entry in tmp_path.iterdir()] == ['file']

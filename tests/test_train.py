@@ -10,7 +10,8 @@ from vaebm_jax import train as train_module
 from vaebm_jax.checkpoints import load
 from vaebm_jax.config import to_json
 from vaebm_jax.errors import UserError
-from vaebm_jax.train import MetricsFile, calls, collapse_warning, train
+from vaebm_jax.logs import MetricsFile
+from vaebm_jax.train import calls, train
 
 
 def rows(workdir):
@@ -56,7 +57,7 @@ def test_a_rate_that_falls_over_the_run_is_part_of_it(tiny_config, tmp_path, mon
                 raise Interrupted
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(train_module, 'MetricsFile', Interrupting)
+        patch.setattr(train_module.logs, 'MetricsFile', Interrupting)
         train(tiny_config, parts)
     # The row of step 4 was written, its checkpoint was not.
     assert [row['step'] for row in rows(parts)] == [2, 4]
@@ -148,21 +149,3 @@ def test_calls_end_where_something_is_due(tiny_config):
     ends = [last for _, last in calls(config, 0)]
     assert ends == [4, 7, 10, 14, 18, 20, 21, 23]
     assert list(calls(config, 18)) == [(18, 20), (20, 21), (21, 23)]
-
-
-def test_metrics_file_is_cut_back_and_survives_half_a_line(tmp_path):
-    path = tmp_path / 'metrics.jsonl'
-    path.write_text('{"step": 2, "a": 1}\n{"step": 4, "a": 2}\n{"step": 6, "a"')
-    MetricsFile(path, start=2).write(4, {'a': float('nan')})
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {'step': 2, 'a': 1},
-        {'step': 4, 'a': None},
-    ]
-
-
-@pytest.mark.parametrize(
-    'step, rate, spread, warns',
-    [(500, 0.05, 0.9, True), (500, 9.0, 0.02, True), (500, 9.0, 0.9, False), (10, 0.0, 0.0, False)],
-)
-def test_collapse_is_told_in_words(step, rate, spread, warns):
-    assert bool(collapse_warning(step, {'rate': rate, 'spread': spread})) == warns

@@ -68,25 +68,28 @@ def assert_close(tree, right, rtol=1e-4):
 # linear, and with g(z) = alpha z, mean = beta x and a constant log_std, so is the VAE.
 
 
+def diagonal_energy(variables, x, condition):
+    return -0.5 * jnp.sum(variables['params']['theta'] * (x**2).reshape(len(x), -1), axis=1)
+
+
+def diagonal_encoder(variables, x, condition, dropout_keys):
+    mean = variables['params']['beta'] * x.reshape(len(x), -1)
+    return mean, jnp.broadcast_to(variables['params']['log_std'], mean.shape)
+
+
+def diagonal_decoder(variables, z, condition):
+    return (variables['params']['alpha'] * z).reshape(-1, 2, 2, 1)
+
+
 def diagonal_states(theta, beta, log_std, alpha):
-    def energy(variables, x, condition=None):
-        return -0.5 * jnp.sum(variables['params']['theta'] * (x**2).reshape(len(x), -1), axis=1)
-
-    def encoder(variables, x, condition=None, dropout_keys=None):
-        mean = variables['params']['beta'] * x.reshape(len(x), -1)
-        return mean, jnp.broadcast_to(variables['params']['log_std'], mean.shape)
-
-    def decoder(variables, z, condition=None):
-        return (variables['params']['alpha'] * z).reshape(-1, 2, 2, 1)
-
-    def create(apply_fn, params):
+    def create(apply_fn, **params):
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], params)
         return TrainState.create(apply_fn=apply_fn, params=params, tx=descent, ema_params=params)
 
     return States(
-        create(energy, {'theta': theta}),
-        create(encoder, {'beta': beta, 'log_std': log_std}),
-        create(decoder, {'alpha': alpha}),
+        create(diagonal_energy, theta=theta),
+        create(diagonal_encoder, beta=beta, log_std=log_std),
+        create(diagonal_decoder, alpha=alpha),
     )
 
 
@@ -136,11 +139,11 @@ def numpy_step(key, step, data, theta, beta, log_std, alpha, config):
     return gradients, metrics
 
 
-@pytest.mark.parametrize('num_chains, step', [(6, 0), (3, 5)])
-def test_the_whole_step_against_numpy(num_chains, step):
+@pytest.mark.parametrize('step', [0, 5])
+def test_the_whole_step_against_numpy(step):
     config = Config(
         batch_size=4,
-        num_chains=num_chains,
+        num_chains=6,
         latent_dim=4,
         ema_decay=0.3,
         langevin=LangevinConfig(num_steps=3, step_size=0.4),
@@ -190,10 +193,8 @@ def test_types_stay(tiny_config, dtype):
 def test_an_update_moves_only_its_own_parameters(tiny_config, name):
     """Where only its rate is not 0; and it moves as it does when the others move too."""
     states, batch = jit_states(KEY, tiny_config), Batch(images(8))
-    together, alone = (
-        descending(states),
-        descending(states, **dict.fromkeys(MODELS, 0.0) | {name: 1.0}),
-    )
+    together = descending(states)
+    alone = descending(states, **dict.fromkeys(MODELS, 0.0) | {name: 1.0})
     after, _ = jit_step(KEY, alone, batch, tiny_config)
     assert moved(alone, after) == ([name], [other for other in MODELS if other != name])
     all_after, _ = jit_step(KEY, together, batch, tiny_config)
@@ -207,9 +208,8 @@ def test_energy_gradient_is_that_of_the_mean_difference(tiny_config):
     apply_fn, std = states.energy.apply_fn, tiny_config.energy.reference_std
 
     def mean_energy(params, x):
-        return (
-            jnp.mean(jnp.sum(x**2, axis=(1, 2, 3)) / 2 - apply_fn({'params': params}, x)) / std**2
-        )
+        f = apply_fn({'params': params}, x)
+        return jnp.mean(0.5 * jnp.sum(x**2, axis=(1, 2, 3)) - f) / std**2
 
     loss = lambda params: mean_energy(params, data) - mean_energy(params, samples)
     expected = jax.grad(loss)(states.energy.params)

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import tempfile
 
 import jax
 import orbax.checkpoint as ocp
@@ -11,21 +10,6 @@ from vaebm_jax.base import States
 from vaebm_jax.config import Config, from_json
 from vaebm_jax.errors import UserError
 from vaebm_jax.train_state import create_states
-
-
-def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file aside and renames it, so that no one ever sees half of it."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(content)
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
 
 
 def checkpoint_manager(workdir: str | os.PathLike, keep: int = 0) -> ocp.CheckpointManager:

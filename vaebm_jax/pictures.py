@@ -7,7 +7,7 @@ import chex
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vaebm_jax.checkpoints import write_atomically
+from vaebm_jax.files import write_atomically
 
 _CAPTION_HEIGHT = 16
 _MIN_IMAGE_SIZE = 56  # Pixels: smaller images are enlarged by a whole factor.

@@ -1,0 +1,23 @@
+import json
+
+import pytest
+
+from vaebm_jax.logs import MetricsFile, collapse_warning
+
+
+def test_metrics_file_is_cut_back_and_survives_half_a_line(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    path.write_text('{"step": 2, "a": 1}\n{"step": 4, "a": 2}\n{"step": 6, "a"')
+    MetricsFile(path, start=2).write(4, {'a': float('nan')})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {'step': 2, 'a': 1},
+        {'step': 4, 'a': None},
+    ]
+
+
+@pytest.mark.parametrize(
+    'step, rate, spread, warns',
+    [(500, 0.05, 0.9, True), (500, 9.0, 0.02, True), (500, 9.0, 0.9, False), (10, 0.0, 0.0, False)],
+)
+def test_collapse_is_told_in_words(step, rate, spread, warns):
+    assert bool(collapse_warning(step, {'rate': rate, 'spread': spread})) == warns

@@ -1,0 +1,122 @@
+"""What a run tells: rows in `metrics.jsonl` for programs, lines and a bar for people."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Iterator
+
+import tqdm
+
+from vaebm_jax.config import Config
+from vaebm_jax.files import write_atomically
+
+
+def collapse_warning(step: int, metrics: dict[str, float]) -> str:
+    """In words, if the samples are becoming one picture; '' if not.
+
+    A flat energy, or one far too fast for the VAE, does this, and the VAE, which sees the samples
+    alone, cannot recover. The first 200 steps are spared: there all runs look so.
+    """
+    if step < 200 or (metrics['rate'] >= 0.1 and metrics['spread'] >= 0.1):
+        return ''
+    return (
+        f'warning: the samples look like one picture (rate {metrics["rate"]:.2g} nats, spread '
+        f"{metrics['spread']:.2g} of the data's). Usual causes: a flat energy (raise "
+        'energy.learning_rate) or one too fast for the VAE (lower it, or vae.kl_weight)'
+    )
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object a logged step."""
+
+    def __init__(self, path: pathlib.Path, start: int):
+        """Cuts what an interrupted run wrote after `start`, so that no step stands twice."""
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= start]
+        if len(kept) < len(lines):
+            write_atomically(path, ''.join(line + '\n' for line in kept).encode())
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Appends a row. A number that is not finite is written as null, which JSON can hold."""
+        row = {'step': step}
+        row |= {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        with self.path.open('a') as file:
+            file.write(json.dumps(row) + '\n')
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)['step']
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # The half of a line that a killed run left.
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far the run is: a bar on a terminal, plain lines elsewhere."""
+
+    config: Config
+    start: int
+
+    def __post_init__(self):
+        say('compiling the training step ...')
+        self.began = time.perf_counter()
+        self.bar = None
+        self.seconds = 0.0  # Of training alone, since the last log.
+        self.logged = self.start
+
+    def compiled(self, step: int) -> None:
+        """Starts the clock: the first call, which compiles, does not count."""
+        say(f'compiled in {time.perf_counter() - self.began:.1f} s')
+        self.began, self.logged = time.perf_counter(), step
+        if sys.stderr.isatty():
+            self.bar = tqdm.tqdm(
+                total=self.config.num_steps, initial=step, unit='step', dynamic_ncols=True
+            )
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Pictures and checkpoints do not count as training time."""
+        self.seconds += time.perf_counter() - self.began
+        yield
+        self.began = time.perf_counter()
+
+    def log(self, step: int, metrics: dict[str, float]) -> float:
+        """Shows a logged step; returns images per second since the last."""
+        self.seconds += time.perf_counter() - self.began
+        self.began = time.perf_counter()
+        steps_per_second = (step - self.logged) / max(self.seconds, 1e-9)
+        self.seconds, self.logged = 0.0, step
+        images_per_second = steps_per_second * self.config.batch_size
+        shown = (
+            f'energy of data {metrics["energy_data"]:.4g}, of samples '
+            f'{metrics["energy_samples"]:.4g}, rate {metrics["rate"]:.3g}, '
+            f'distortion {metrics["distortion"]:.3g}'
+        )
+        warning = collapse_warning(step, metrics)
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+            self.bar.set_postfix_str(shown)
+        else:
+            left = (self.config.num_steps - step) / max(steps_per_second, 1e-9)
+            say(
+                f'step {step}/{self.config.num_steps}: {shown} | {steps_per_second:.3g} steps/s, '
+                f'{images_per_second:.4g} images/s, {left:.0f} s left'
+            )
+        if warning:
+            say(warning)
+        return images_per_second
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def say(line: str) -> None:
+    """One line to a person, clear of a progress bar."""
+    tqdm.tqdm.write(line, file=sys.stderr)
