@@ -47,6 +47,7 @@ def paper() -> c.Config:
         name='mnist_paper',
         num_steps=750_000,  # 5,000 epochs of 150 steps.
         batch_size=400,
+        num_chains=400,
         latent_dim=100,
         log_every=150,
         sample_every=3000,

@@ -14,13 +14,13 @@ CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
 # file:variant -> parameters of energy, encoder and decoder.
 NUM_PARAMETERS = {
-    'cifar10': (1_710_465, 4_393_800, 1_337_859),
-    'cifar10:paper': (1_710_465, 4_393_800, 1_337_859),
+    'cifar10': (1_710_465, 4_393_800, 2_039_491),
+    'cifar10:paper': (1_710_465, 4_393_800, 2_039_491),
     'digits': (82_689, 90_656, 86_592),
-    'fashion_mnist': (0, 0, 0),
-    'fashion_mnist:paper': (1_625_188, 759_688, 0),
-    'mnist': (0, 0, 0),
-    'mnist:paper': (1_625_188, 759_688, 0),
+    'fashion_mnist': (410_417, 697_408, 681_744),
+    'fashion_mnist:paper': (1_625_188, 759_688, 2_743_745),
+    'mnist': (410_417, 697_408, 681_744),
+    'mnist:paper': (1_625_188, 759_688, 2_743_745),
 }
 
 

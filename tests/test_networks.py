@@ -57,16 +57,22 @@ def leaky(x):
     return np.where(x > 0.0, x, 0.2 * x)
 
 
+def silu(x):
+    return x / (1.0 + np.exp(-x))
+
+
 def dense(layer, x):
     return x @ np.asarray(layer['kernel']) + np.asarray(layer['bias'])
 
 
-def test_energy_against_numpy():
-    net, x = EnergyNet((('dense', 6), ('dense', 5)), num_outputs=3), normal(4, 2, 3, 1)
+@pytest.mark.parametrize('activation, function', [('leaky_relu', leaky), ('silu', silu)])
+def test_energy_against_numpy(activation, function):
+    net = EnergyNet((('dense', 6), ('dense', 5)), num_outputs=3, activation=activation)
+    x = normal(4, 2, 3, 1)
     variables = parameters(net, x)
     layers, features = variables['params'], np.asarray(x).reshape(4, 6)
     for name in ('Dense_0', 'Dense_1'):
-        features = leaky(dense(layers[name], features))
+        features = function(dense(layers[name], features))
     expected = dense(layers['Dense_2'], features).sum(axis=1)
     np.testing.assert_allclose(apply(net, variables, x), expected, rtol=1e-5)
 

@@ -65,7 +65,8 @@ def assert_close(tree, right, rtol=1e-4):
 
 
 # A step whose every number can be written out: with f(x) = -theta x²/2 a pixel, the chain is
-# linear, and with g(z) = alpha z, mean = beta x and a constant log_std, so is the VAE.
+# linear, and with g(z) = alpha z, mean = beta x (after dropout) and a constant log_std, so is the
+# VAE.
 
 
 def diagonal_energy(variables, x, condition):
@@ -73,7 +74,8 @@ def diagonal_energy(variables, x, condition):
 
 
 def diagonal_encoder(variables, x, condition, dropout_keys):
-    mean = variables['params']['beta'] * x.reshape(len(x), -1)
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 0.7, (4,)))(dropout_keys)
+    mean = variables['params']['beta'] * keep * x.reshape(len(x), -1)
     return mean, jnp.broadcast_to(variables['params']['log_std'], mean.shape)
 
 
@@ -100,6 +102,8 @@ def numpy_step(key, step, data, theta, beta, log_std, alpha, config):
     draw = lambda key, i: np.asarray(jax.random.normal(jax.random.fold_in(key, i), (4,)))
     z = np.stack([draw(keys[0], i) for i in chains])
     posterior_noise = np.stack([draw(keys[2], i) for i in chains])
+    keep = [jax.random.bernoulli(jax.random.fold_in(keys[3], i), 0.7, (4,)) for i in chains]
+    assert 0.0 < np.mean(keep) < 1.0
 
     delta, w = config.langevin.step_size, config.vae.kl_weight
     precision = config.energy.reference_std**-2 + config.energy.scale * theta
@@ -112,12 +116,13 @@ def numpy_step(key, step, data, theta, beta, log_std, alpha, config):
         x = x - 0.5 * delta**2 * precision * x + delta * noise
 
     std = np.exp(log_std)
-    mean, z = beta * x, beta * x + std * posterior_noise
+    seen = np.array(keep) * x
+    mean, z = beta * seen, beta * seen + std * posterior_noise
     error = x - alpha * z
     z_slope = -2.0 * alpha * error
     gradients = {
         'theta': 0.5 * config.energy.scale * ((data**2).mean(axis=0) - (x**2).mean(axis=0)),
-        'beta': (z_slope * x + w * beta * x**2).mean(axis=0),
+        'beta': (z_slope * seen + w * beta * seen**2).mean(axis=0),
         'log_std': (z_slope * std * posterior_noise + w * (std**2 - 1.0)).mean(axis=0),
         'alpha': (-2.0 * error * z).mean(axis=0),
     }
@@ -289,6 +294,8 @@ def test_chains_that_no_image_fits_are_refused(tiny_config):
 def test_traced_once_over_three_steps(tiny_config):
     step = jax.jit(chex.assert_max_traces(train_step, n=1), static_argnames='config')
     states = create_states(KEY, tiny_config)  # as a user has them, not from a compiled call
+    # A Python number among them would compile a second time.
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(states))
     for n in range(3):
         states, _ = step(KEY, states, Batch(images(8, seed=n)), tiny_config)
     assert int(states.energy.step) == 3
