@@ -198,12 +198,11 @@ def test_dropout_drops_its_share_and_raises_the_rest():
 
 
 def test_dropout_is_of_each_chains_own_key():
-    x, keys = jnp.ones((4, 4, 4, 1)), jax.random.split(KEY, 4)
+    x, keys = jnp.ones((64, 8, 8, 1)), jax.random.split(KEY, 64)
     left = dropped(x, keys)
-    np.testing.assert_array_equal(dropped(x[1:], keys[1:]), left[1:])
     changed = dropped(x, keys.at[2].set(jax.random.key(9)))
-    np.testing.assert_array_equal(changed[jnp.array([0, 1, 3])], left[jnp.array([0, 1, 3])])
-    assert jnp.any(changed[2] != left[2])
+    is_other = jnp.any(changed != left, axis=(1, 2, 3))
+    np.testing.assert_array_equal(is_other, jnp.arange(64) == 2)
     assert jnp.any(left[0] != left[1])
 
 
