@@ -129,11 +129,15 @@ def test_gradients_an_example_under_vmap():
         (dict(lhs_dilation=(2, 2)), 'lhs_dilation'),
         (dict(rhs_dilation=(1, 2)), 'rhs_dilation'),
         (dict(feature_group_count=2), 'groups'),
+        (dict(precision='highest'), 'precision'),
+        (dict(padding=((-1, 0), (0, 0))), 'negative padding'),
     ],
 )
 def test_what_it_cannot_do_is_refused(unused, named):
     with pytest.raises(ValueError, match=named):
         conv(*example(), **unused)
+    with pytest.raises(TypeError, match='window_strides'):
+        conv(*example(), window_strides=(2, 2))
 
 
 def test_defaults_of_flax_are_taken():

@@ -10,7 +10,7 @@ from vaebm_jax.networks import Decoder, Encoder, EnergyNet
 
 KEY = jax.random.key(0)
 TRUNK = (('conv', 4, 3, 2), ('dense', 16))
-UPWARDS = (('map', 8), ('up', 8, 3), ('conv', 8, 3, 1))
+UPWARDS = (('map', 8), ('up', 8, 3), ('conv', 8, 3))
 FLAT = (('dense', 16),)
 
 

@@ -7,6 +7,7 @@ the whole as a static argument; sequences are tuples.
 
 import dataclasses
 import json
+import re
 from dataclasses import field
 from typing import Any
 
@@ -92,7 +93,8 @@ class NetworkConfig:
       energy: ('conv', features, kernel, stride), ('dense', features) rows.
       energy_outputs: how many outputs the energy sums.
       encoder: as `energy`, and ('dropout', rate).
-      decoder: ('dense', features), ('map', features), ('up', features, kernel), ('conv', ...) rows.
+      decoder: ('dense', features) rows, and after one ('map', features) row also
+        ('up', features, kernel) and ('conv', features, kernel) rows.
       activation: leaky_relu (slope 0.2) or silu.
       decoder_norm: group or none.
       init_std: standard deviation of initial kernels; 0: LeCun's.
@@ -233,7 +235,12 @@ _TRUNK_ROWS = {'conv': 3, 'dense': 1}
 _TABLE_ROWS = {
     'energy': _TRUNK_ROWS,
     'encoder': _TRUNK_ROWS | {'dropout': 1},
-    'decoder': {'dense': 1, 'map': 1, 'up': 2, 'conv': 3},
+    'decoder': {'dense': 1, 'map': 1, 'up': 2, 'conv': 2},
+}
+_TABLE_ORDER = {
+    'energy': '(conv )*(dense )*',
+    'encoder': '((conv|dropout) )*((dense|dropout) )*',
+    'decoder': '(dense )*(map ((up|conv) )*)?',
 }
 
 
@@ -264,7 +271,8 @@ def validate(config: Config) -> None:
     expect('at least 1', lambda n: n >= 1, 'data.image_size', 'schedule.decay_steps')
     expect('0 or more', lambda n: n >= 0, 'num_chains', 'log_every', 'sample_every')
     expect('0 or more', lambda n: n >= 0, 'checkpoint_every', 'keep_checkpoints')
-    expect('0 or more', lambda n: n >= 0, 'langevin.num_steps', 'data.resident_bytes')
+    expect('at least 1', lambda n: n >= 1, 'langevin.num_steps')
+    expect('0 or more', lambda n: n >= 0, 'data.resident_bytes')
     expect('from 0 to 2**32 - 1', lambda n: 0 <= n < 2**32, 'seed')
     positive = lambda value: 0 < value < float('inf')
     expect('a positive number', positive, 'langevin.step_size', 'energy.learning_rate')
@@ -300,8 +308,16 @@ def validate(config: Config) -> None:
     for name, rows in _TABLE_ROWS.items():
         allowed = ', '.join(f'{kind} and {count} sizes' for kind, count in rows.items())
         expect(
-            f'a tuple of rows such as ("conv", 64, 3, 1) (here: {allowed})',
+            f'a tuple of rows such as ("dense", 64) (here: {allowed})',
             lambda table, rows=rows: all(_is_row(row, rows) for row in table),
+            f'network.{name}',
+        )
+    if wrong:
+        raise UserError('; '.join(wrong))
+    for name, order in _TABLE_ORDER.items():
+        expect(
+            f'in the order {order}',
+            lambda table, order=order: re.fullmatch(order, ''.join(f'{row[0]} ' for row in table)),
             f'network.{name}',
         )
     if wrong:

@@ -85,21 +85,31 @@ def conv(
     kernel: chex.Array,
     strides: Sequence[int] = (1, 1),
     padding: str | Sequence[tuple[int, int]] = 'SAME',
-    **unused,
+    *,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: object = None,
+    feature_group_count: int = 1,
+    precision: object = None,
 ) -> chex.Array:
     """Convolves `x` `[B, H, W, I]` with `kernel` `[h, w, I, O]`, as `lax.conv_general_dilated`.
 
-    It fits the `conv_general_dilated` of `flax.linen.Conv`, whose further arguments (dilations,
-    groups) must have their defaults.
+    It fits the `conv_general_dilated` of `flax.linen.Conv`. The keywords are those that Flax hands
+    over; they must have the values of a plain convolution.
     """
-    for name in ('lhs_dilation', 'rhs_dilation'):
-        if any(step != 1 for step in unused.get(name) or ()):
-            raise ValueError(f'conv takes no {name}, got {unused[name]}')
-    if unused.get('feature_group_count', 1) != 1:
-        raise ValueError(f'conv takes no groups, got {unused["feature_group_count"]}')
+    dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
+    if any(step != 1 for step in dilations) or feature_group_count != 1 or precision is not None:
+        raise ValueError(
+            'conv takes no dilation, groups or precision, got '
+            f'{lhs_dilation=}, {rhs_dilation=}, {feature_group_count=}, {precision=}'
+        )
+    del dimension_numbers  # NHWC, as Flax always says.
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    return _conv(x, kernel, tuple(strides), tuple(map(tuple, padding)))
+    padding = tuple(map(tuple, padding))
+    if min(min(pair) for pair in padding) < 0:
+        raise ValueError(f'conv takes no negative padding, got {padding=}')
+    return _conv(x, kernel, tuple(strides), padding)
 
 
 def depth_to_space(x: chex.Array) -> chex.Array:

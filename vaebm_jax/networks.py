@@ -2,7 +2,8 @@
 
 A table is a tuple of rows; `config.NetworkConfig` says what may stand in it:
 
-    ('conv', features, kernel, stride)   convolution, zero padding ("SAME"), activation
+    ('conv', features, kernel, stride)   convolution, zero padding ("SAME"), activation; in the
+                                         decoder without a stride
     ('dense', features)                  flattens a map; dense layer, activation
     ('map', features)                    decoder: dense layer to its first, smallest map
     ('up', features, kernel)             decoder: twice the size, by a convolution to four times
@@ -144,7 +145,7 @@ class Decoder(_Network):
             elif kind == 'up':
                 x = depth_to_space(self.conv(4 * features, *sizes, 1, x))
             elif kind == 'conv':
-                x = self.conv(features, *sizes, x)
+                x = self.conv(features, *sizes, 1, x)
             else:
                 raise ValueError(f'a decoder table has dense, map, up and conv rows, got {kind!r}')
             x = self.activate(self.normalize(x))

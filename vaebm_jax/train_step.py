@@ -173,10 +173,11 @@ def chain_metrics(
     }
     moments, metrics = mean_over_devices((moments, means), axis_name)
     variance = {
-        name: jnp.mean(second - jnp.square(first)) for name, (first, second) in moments.items()
+        name: jnp.maximum(jnp.mean(second - jnp.square(first)), 1e-12)
+        for name, (first, second) in moments.items()
     }
     metrics['langevin/motion'] = jnp.sqrt(metrics.pop('motion'))
-    metrics['spread'] = jnp.sqrt(jnp.maximum(variance['samples'], 0.0) / variance['data'])
+    metrics['spread'] = jnp.sqrt(variance['samples'] / variance['data'])
     return metrics
 
 
