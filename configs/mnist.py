@@ -16,7 +16,7 @@ def default() -> c.Config:
     dense = (('dense', 512), ('dense', 512))
     return c.Config(
         name='mnist',
-        num_steps=5500,
+        num_steps=4000,
         batch_size=64,
         latent_dim=32,
         log_every=50,
@@ -24,7 +24,7 @@ def default() -> c.Config:
         checkpoint_every=1000,
         ema_decay=0.999,
         data=c.DataConfig(name='mnist', image_size=28),
-        langevin=c.LangevinConfig(num_steps=8, step_size=0.007),
+        langevin=c.LangevinConfig(num_steps=10, step_size=0.006),
         energy=c.EnergyConfig(learning_rate=1e-3),
         vae=c.VAEConfig(learning_rate=3e-4, kl_weight=1.0),
         network=c.NetworkConfig(
@@ -33,6 +33,8 @@ def default() -> c.Config:
             decoder=dense,
             activation='silu',
         ),
+        # From the first step on: at a constant rate the energy steepens until the chain diverges.
+        schedule=c.ScheduleConfig(name='linear', decay_share=1.0),
     )
 
 
