@@ -16,7 +16,7 @@ from vaebm_jax.files import write_atomically
 from vaebm_jax.parallel import check_divides, compile_step, hold_images, place_states, split_batch
 from vaebm_jax.sampling import generate
 from vaebm_jax.train_state import create_states
-from vaebm_jax.train_step import train_step
+from vaebm_jax.train_step import Metrics, train_step
 
 _STEPS = {'vaebm': train_step}
 _PROFILED_CALLS = (1, 3)  # From the second, which no longer compiles, to the fourth.
@@ -91,16 +91,19 @@ def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> 
                 jax.profiler.stop_trace()
                 is_traced = False
                 logs.say(f'profile: {workdir / "profile"} (TensorBoard, or Perfetto)')
-            if is_due(last, config.log_every, config):
+            is_logged = is_due(last, config.log_every, config)
+            is_saved = is_due(last, config.checkpoint_every, config)
+            if is_logged:
                 values = {name: float(value) for name, value in metrics.items()}
                 values['images_per_second'] = progress.log(last, values)
                 metrics_file.write(last, values)
+            if is_logged or is_saved:
+                stop_if_diverged(last, metrics, manager.latest_step())
             if is_due(last, config.sample_every, config):
                 jax.block_until_ready(metrics)
                 with progress.pause():
                     write_samples(key_samples, states, config, workdir, last)
-            if is_due(last, config.checkpoint_every, config):
-                jax.block_until_ready(metrics)
+            if is_saved:
                 with progress.pause():
                     checkpoints.save(manager, states)
         progress.close()
@@ -121,6 +124,18 @@ def make_workdir(workdir: pathlib.Path) -> None:
             f'workdir must be a folder that can be written to, got {str(workdir)!r} '
             f'({error.strerror})'
         ) from error
+
+
+def stop_if_diverged(step: int, metrics: Metrics, checkpoint: int | None) -> None:
+    """Raises a UserError once the energies are not finite, before such states are saved."""
+    if all(np.isfinite(float(metrics[name])) for name in ('energy_data', 'energy_samples')):
+        return
+    raise UserError(
+        f'the run diverged: at step {step} the energies are not finite. '
+        + (f'Step {checkpoint} is saved. ' if checkpoint else '')
+        + 'A lower energy.learning_rate or langevin.step_size helps, in a new workdir (init_from '
+        'takes the saved parameters along)'
+    )
 
 
 def is_due(step: int, every: int, config: Config) -> bool:
