@@ -1,7 +1,26 @@
 """MNIST, 28x28x1 (TFDS).
 
-python -m vaebm_jax.main --config=configs/mnist.py --workdir=runs/mnist
-python -m vaebm_jax.main --config=configs/mnist.py:paper --workdir=runs/mnist_paper
+    python -m vaebm_jax.main --config=configs/mnist.py --workdir=runs/mnist
+
+4,000 steps take 9.6 minutes on one CPU core (AVX-512, jax 0.10.2; 9.3 minutes of CPU time, 20
+seconds of them for data and compilation). Of 2,000 refined samples a classifier of 99.55 % test
+accuracy gives 75 to 81 % a probability of 0.9 or more, the ancestral samples 35 %, the test images
+98.8 % (benchmarks/legibility.py; the README has the table). Healthy: `rate` 24 to 32 nats, `spread`
+above 0.95 from step 300 on, `energy_data` around -1e6 with a gap to `energy_samples` that changes
+sign, `langevin/motion` falling from 0.5 to 0.25.
+
+What it took, each found by its absence:
+- SiLU: with a leaky ReLU the gradient of the energy is constant between kinks; 39 % instead of
+  54 % were legible after 1,500 steps of a smaller energy, and a longer run diverged at step 2,040.
+- Two dense layers on top of the convolutions: whole digits are judged, not strokes alone. With one
+  layer 69 % were legible after 4,500 steps.
+- Learning rates that fall from the first step on: at a constant rate ∇U steepens until a step of
+  the chain overshoots, and within 50 steps all is lost (step 3,200, with step_size 0.007).
+- A VAE that learns slower than the energy; at 1e-3 it collapses to a few pictures.
+
+    python -m vaebm_jax.main --config=configs/mnist.py:paper --workdir=runs/mnist_paper
+
+has the authors' settings, made for days on a GPU.
 """
 
 from vaebm_jax import config as c
