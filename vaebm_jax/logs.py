@@ -79,6 +79,11 @@ class Progress:
                 total=self.config.num_steps, initial=step, unit='step', dynamic_ncols=True
             )
 
+    def advance(self, step: int) -> None:
+        """Moves the bar after every call; between logged steps nothing else is shown."""
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
         """Pictures and checkpoints do not count as training time."""
@@ -100,8 +105,7 @@ class Progress:
         )
         warning = collapse_warning(step, metrics)
         if self.bar is not None:
-            self.bar.update(step - self.bar.n)
-            self.bar.set_postfix_str(shown)
+            self.bar.set_postfix_str(f'{images_per_second:.4g} images/s, {shown}')
         else:
             left = (self.config.num_steps - step) / max(steps_per_second, 1e-9)
             say(

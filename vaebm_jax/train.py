@@ -86,6 +86,7 @@ def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> 
             if index == 0:
                 jax.block_until_ready(metrics)
                 progress.compiled(last)
+            progress.advance(last)
             if is_traced and (index == _PROFILED_CALLS[1] or last == config.num_steps):
                 jax.block_until_ready(metrics)
                 jax.profiler.stop_trace()
