@@ -35,7 +35,7 @@ def default() -> c.Config:
     dense = (('dense', 512), ('dense', 512))
     return c.Config(
         name='mnist',
-        num_steps=4000,
+        num_steps=3200,
         batch_size=64,
         latent_dim=32,
         log_every=50,
@@ -43,7 +43,7 @@ def default() -> c.Config:
         checkpoint_every=1000,
         ema_decay=0.999,
         data=c.DataConfig(name='mnist', image_size=28),
-        langevin=c.LangevinConfig(num_steps=10, step_size=0.006),
+        langevin=c.LangevinConfig(num_steps=10, step_size=0.006, max_drift=4.0),
         energy=c.EnergyConfig(learning_rate=1e-3),
         vae=c.VAEConfig(learning_rate=3e-4, kl_weight=1.0),
         network=c.NetworkConfig(

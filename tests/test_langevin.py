@@ -196,3 +196,14 @@ def test_types_of_x_are_kept():
 def test_an_energy_that_is_not_one_number_a_chain_is_refused(energy_fn):
     with pytest.raises(AssertionError, match='shape'):
         langevin_sample(KEY, energy_fn, jnp.ones((4, 2)), num_steps=1, step_size=0.1)
+
+
+def test_a_drift_too_long_is_shortened_and_no_other():
+    x = jnp.array([[3.0, 4.0], [0.3, 0.4]])  # Gradients of |x|²/2: of length 5 and 0.5.
+    settings = dict(num_steps=1, step_size=1.0, noise_scale=0.0)
+    bounded, _ = langevin_sample(KEY, gaussian_energy(), x, max_drift=1.0, **settings)
+    np.testing.assert_allclose(bounded, [[3.0 - 0.6, 4.0 - 0.8], [0.15, 0.2]], rtol=1e-6)
+    free, _ = langevin_sample(KEY, gaussian_energy(), x, **settings)
+    np.testing.assert_allclose(free, x / 2, rtol=1e-6)
+    at_rest, _ = langevin_sample(KEY, gaussian_energy(), 0 * x, max_drift=1.0, **settings)
+    np.testing.assert_array_equal(at_rest, 0.0)

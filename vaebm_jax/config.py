@@ -46,11 +46,13 @@ class LangevinConfig:
       num_steps: T.
       step_size: δ. With a reference term the chain shrinks x by δ²/(2 σ²) a step; stable below 2 σ.
       noise_scale: 1 is the poster's chain, 0 the authors' code.
+      max_drift: bound on the length of (δ²/2) ∇U(x), an image and step; 0: none, as the poster.
     """
 
     num_steps: int = 20
     step_size: float = 0.006
     noise_scale: float = 1.0
+    max_drift: float = 0.0
 
 
 @dataclasses.dataclass(unsafe_hash=True)
@@ -279,6 +281,7 @@ def validate(config: Config) -> None:
     expect('a positive number', positive, 'vae.learning_rate', 'schedule.decay_rate')
     not_negative = lambda value: 0 <= value < float('inf')
     expect('0 or a positive number', not_negative, 'langevin.noise_scale', 'vae.kl_weight')
+    expect('0 or a positive number', not_negative, 'langevin.max_drift')
     expect('0 or a positive number', not_negative, 'energy.reference_std', 'energy.scale')
     expect('0 or a positive number', not_negative, 'network.init_std')
     expect('in [0, 1)', lambda b: 0 <= b < 1, 'ema_decay', 'energy.adam_b1', 'vae.adam_b1')

@@ -18,12 +18,22 @@ def langevin_step(
     *,
     step_size: float,
     noise_scale: float = 1.0,
+    max_drift: float = 0.0,
 ) -> chex.Array:
     """One revision, `x - (δ²/2) ∇U(x) + δ · noise_scale · noise` (poster, Langevin dynamics).
 
-    δ is `step_size`; others write ε = δ²/2.
+    δ is `step_size`; others write ε = δ²/2. Where `max_drift` is not 0, a chain's drift
+    `(δ²/2) ∇U(x)` that is longer (Euclidean, over all of its numbers) is shortened to it.
     """
-    return x - 0.5 * step_size**2 * gradient + step_size * noise_scale * noise
+    drift = 0.5 * step_size**2 * gradient
+    if max_drift:
+        length = _length(drift).reshape(-1, *[1] * (x.ndim - 1))
+        drift = drift * jnp.minimum(1.0, max_drift / jnp.maximum(length, 1e-30))
+    return x - drift + step_size * noise_scale * noise
+
+
+def _length(x):
+    return jnp.sqrt(jnp.sum(jnp.square(x).reshape(x.shape[0], -1), axis=1))
 
 
 def langevin_sample(
@@ -34,6 +44,7 @@ def langevin_sample(
     num_steps: int,
     step_size: float,
     noise_scale: float = 1.0,
+    max_drift: float = 0.0,
 ) -> tuple[chex.Array, dict[str, chex.Array]]:
     """Revises `x` by `num_steps` of Langevin dynamics on `energy_fn`.
 
@@ -47,6 +58,9 @@ def langevin_sample(
       num_steps: T; 0 gives `x` back.
       step_size: δ; the drift is δ²/2 times the gradient and the noise has standard deviation δ.
       noise_scale: 1 samples exp(-U); 0 descends without noise, as the authors' code does.
+      max_drift: the longest way that the gradient may take a chain in a step; 0: no bound, and
+        only so is it Langevin dynamics everywhere. A bound that chains seldom meet keeps the few
+        that overshoot in a steep place from running away.
 
     Returns:
       The revised `[B, ...]`, and `{'energy': [T, B], 'grad_norm': [T, B]}` at the point that each
@@ -65,8 +79,15 @@ def langevin_sample(
         if is_noisy:
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
             noise = draws.normal(step_keys, shape)
-        revised = langevin_step(x, gradient, noise, step_size=step_size, noise_scale=noise_scale)
-        grad_norm = jnp.sqrt(jnp.sum(jnp.square(gradient).reshape(num_chains, -1), axis=1))
+        revised = langevin_step(
+            x,
+            gradient,
+            noise,
+            step_size=step_size,
+            noise_scale=noise_scale,
+            max_drift=max_drift,
+        )
+        grad_norm = _length(gradient)
         return revised.astype(x.dtype), {'energy': energy, 'grad_norm': grad_norm}
 
     x, info = jax.lax.scan(revise, x, jnp.arange(num_steps))

@@ -52,6 +52,7 @@ def ancestral_langevin_sample(
         num_steps=config.langevin.num_steps,
         step_size=config.langevin.step_size,
         noise_scale=config.langevin.noise_scale,
+        max_drift=config.langevin.max_drift,
     )
     return guess, refined, info
 
