@@ -1,7 +1,13 @@
 """CIFAR-10, 32x32x3 (TFDS).
 
-python -m vaebm_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
-python -m vaebm_jax.main --config=configs/cifar10.py:paper --workdir=runs/cifar10_paper
+    python -m vaebm_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
+
+The authors' networks in the normalised form, with SiLU and falling rates as on MNIST, for one GPU;
+two CPU cores take several seconds a step. It has not been run to its end yet: CIFAR_MEASURED
+
+    python -m vaebm_jax.main --config=configs/cifar10.py:paper --workdir=runs/cifar10_paper
+
+has the authors' settings.
 """
 
 import dataclasses
@@ -25,10 +31,11 @@ def default() -> c.Config:
         checkpoint_every=1000,
         ema_decay=0.999,
         data=c.DataConfig(name='cifar10', image_size=32, num_channels=3, flip=True),
-        langevin=c.LangevinConfig(num_steps=15, step_size=0.004),
+        langevin=c.LangevinConfig(num_steps=15, step_size=0.004, max_drift=8.0),
         energy=c.EnergyConfig(learning_rate=5e-4),
         vae=c.VAEConfig(learning_rate=2e-4, kl_weight=2.0),
         network=dataclasses.replace(c.cifar10_paper_network(), activation='silu', init_std=0.0),
+        schedule=c.ScheduleConfig(name='linear', decay_share=1.0),
     )
 
 

@@ -1,7 +1,14 @@
-"""Fashion-MNIST, 28x28x1 (TFDS).
+"""Fashion-MNIST, 28x28x1 (TFDS), with the networks and settings of configs/mnist.py.
 
-python -m vaebm_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
-python -m vaebm_jax.main --config=configs/fashion_mnist.py:paper --workdir=runs/fashion_paper
+    python -m vaebm_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
+
+Takes as long as MNIST. Of 2,000 refined samples a classifier of 92 % test accuracy gave 52 % a
+probability of 0.9 or more, the ancestral samples 20 %, the test images 79 % (seed 0, 4,000 steps
+without `langevin.max_drift`; benchmarks/legibility.py --dataset=fashion_mnist).
+
+    python -m vaebm_jax.main --config=configs/fashion_mnist.py:paper --workdir=runs/fashion_paper
+
+has the authors' settings, made for days on a GPU.
 """
 
 from vaebm_jax import config as c
