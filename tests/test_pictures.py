@@ -14,9 +14,9 @@ def test_grid_fills_rows_first_and_enlarges_small_images():
     images = np.full((5, 28, 28, 1), -1.0)
     images[1] = 1.0  # First row, second column; the fifth does not fit a square.
     pixels = np.asarray(grid(images))
-    assert pixels.shape == (2 * 58, 2 * 58, 3)
-    assert np.all(pixels[:56, 58 : 58 + 56] == 255)
-    assert np.all(pixels[:56, :56] == 0) and np.all(pixels[58:114] < 255)
+    assert pixels.shape == (2 * 62, 2 * 62, 3)
+    assert np.all(pixels[:56, 62 : 62 + 56] == 255)
+    assert np.all(pixels[:56, :56] == 0) and np.all(pixels[62:118] < 255)
 
 
 def test_side_by_side_writes_one_png(tmp_path):
@@ -24,6 +24,6 @@ def test_side_by_side_writes_one_png(tmp_path):
     side_by_side(path, {'left': np.zeros((4, 32, 32, 3)), 'right': np.ones((4, 32, 32, 3))})
     with Image.open(path) as picture:
         pixels = np.asarray(picture)
-    assert pixels.shape[1] == 2 * 2 * 66 + 16
-    assert np.all(pixels[20:80, 140 + 16 : 190] == 255)
+    assert pixels.shape[1] == 2 * 2 * 70 + 16
+    assert np.all(pixels[20:80, 140 + 16 : 200] == 255)
     assert [entry.name for entry in path.parent.iterdir()] == ['picture.png']

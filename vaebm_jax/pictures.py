@@ -12,7 +12,7 @@ from vaebm_jax.files import write_atomically
 _CAPTION_HEIGHT = 16
 _MIN_IMAGE_SIZE = 56  # Pixels: smaller images are enlarged by a whole factor.
 _GAP = 16
-_LINE = 2  # Between the images of a grid.
+_LINE = 6  # Between the images of a grid.
 
 
 def to_uint8(images: chex.Array) -> np.ndarray:
