@@ -19,7 +19,7 @@ def get_config(variant: str = '') -> c.Config:
 
 
 def default() -> c.Config:
-    """For two CPU cores: a convolutional energy with a dense layer on top, and a dense VAE."""
+    """For two CPU cores: convolutions and two dense layers for the energy, and a dense VAE."""
     dense = (('dense', 512), ('dense', 512))
     return c.Config(
         name='fashion_mnist',
