@@ -262,8 +262,7 @@ def validate(config: Config) -> None:
     for name, default in flatten(Config()).items():
         kind = type(default)
         kinds = (int, float) if kind is float else (kind,)
-        is_right = type(values[name]) in kinds
-        if not is_right:
+        if type(values[name]) not in kinds:
             wrong.append(f'{name} must be a {kind.__name__}, got {values[name]!r}')
     if wrong:
         raise UserError('; '.join(wrong))

@@ -23,6 +23,11 @@ def chain_keys(key: chex.PRNGKey, num_chains: int, first: chex.Numeric = 0) -> c
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num_chains))
 
 
+def fold_in(keys: chex.PRNGKey, number: chex.Numeric) -> chex.PRNGKey:
+    """Each chain's key `[B]` folded with the same number, such as a step of the chain."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
 def normal(keys: chex.PRNGKey, shape: tuple[int, ...]) -> chex.Array:
     """Standard normal noise `[B, *shape]`, each row from its own chain's key."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

@@ -77,8 +77,7 @@ def langevin_sample(
         (gradient,) = pull_back(jnp.ones_like(energy))
         noise = 0.0
         if is_noisy:
-            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-            noise = draws.normal(step_keys, shape)
+            noise = draws.normal(draws.fold_in(keys, t), shape)
         revised = langevin_step(
             x,
             gradient,

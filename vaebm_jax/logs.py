@@ -1,7 +1,6 @@
 """What a run tells: rows in `metrics.jsonl` for programs, lines and a bar for people."""
 
 import contextlib
-import dataclasses
 import json
 import math
 import pathlib
@@ -56,19 +55,15 @@ def _step_of(line: str) -> float:
         return math.inf  # The half of a line that a killed run left.
 
 
-@dataclasses.dataclass
 class Progress:
     """How far the run is: a bar on a terminal, plain lines elsewhere."""
 
-    config: Config
-    start: int
-
-    def __post_init__(self):
+    def __init__(self, config: Config):
         say('compiling the training step ...')
+        self.config = config
         self.began = time.perf_counter()
         self.bar = None
         self.seconds = 0.0  # Of training alone, since the last log.
-        self.logged = self.start
 
     def compiled(self, step: int) -> None:
         """Starts the clock: the first call, which compiles, does not count."""

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vaebm_jax import keys as draws
 from vaebm_jax.convolution import conv, depth_to_space
 
 
@@ -72,8 +73,7 @@ class _Network(nn.Module, kw_only=True):
             elif kind != 'dropout':
                 raise ValueError(f'a bottom-up table has conv, dense, dropout rows, got {kind!r}')
             elif dropout_keys is not None:
-                keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, index)
-                x = _dropout(keys, x, *sizes)
+                x = _dropout(draws.fold_in(dropout_keys, index), x, *sizes)
         return x
 
 

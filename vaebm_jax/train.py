@@ -73,7 +73,7 @@ def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> 
         states = place_states(states, devices)
         call = compile_step(_STEPS[config.method], config, devices)
         batches = call_images(key_order, images, config, devices, start)
-        progress = logs.Progress(config, start)
+        progress = logs.Progress(config)
         earlier, is_traced = None, False
         for index, (first, last) in enumerate(calls(config, start)):
             if profile and index == _PROFILED_CALLS[0]:
