@@ -38,7 +38,7 @@ class _Network(nn.Module, kw_only=True):
     init_std: float = 0.0
 
     def activate(self, x):
-        return nn.silu(x) if self.activation == 'silu' else nn.leaky_relu(x, 0.2)
+        return silu(x) if self.activation == 'silu' else nn.leaky_relu(x, 0.2)
 
     def conv(self, features, kernel, stride, x, is_last=False):
         layer = nn.Conv(
@@ -75,6 +75,12 @@ class _Network(nn.Module, kw_only=True):
             elif dropout_keys is not None:
                 x = _dropout(draws.fold_in(dropout_keys, index), x, *sizes)
         return x
+
+
+def silu(x: chex.Array) -> chex.Array:
+    """`x · sigmoid(x)`, rounded once; by a tanh, twice as fast on a CPU as by an exponential."""
+    half = 0.5 * x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (half * (1.0 + jnp.tanh(half))).astype(x.dtype)
 
 
 def _dropout(keys, x, rate):
