@@ -1,0 +1,320 @@
+"""Times the training step and its parts, beside PyTorch's where --peer=torch is given.
+
+    python benchmarks/step_time.py --config=configs/cifar10.py --batch_size=64 --peer=torch
+
+A JSON line a variant: `ms` of wall time (devices synchronized), `cpu_ms` over all threads, medians
+of --turns turns in which everything takes its turn; `images_per_second` by wall time; `peak_bytes`
+by the compiler's own analysis. The variants are
+
+    chain          the Langevin chain
+    energy, vae    the two updates
+    step           the whole step, input included
+    input          what the host does for a step: the order of the images, and gathering them
+    compile        the step: `ms` from nothing, `cached_ms` with the compilation cache
+    floor          the step's products, counted from shapes, at the best rate of a plain matrix
+                   product in this run
+    torch_...      the same parts in PyTorch, eager and by torch.compile
+
+and last, with a peer, `ratio` and `ratio_chain`: the best peer's time over ours, above 1 is ahead;
+CPU time on a CPU, wall time on an accelerator. PyTorch runs in a process of its own, by
+--peer_python where this Python has none. Where the processor has no bfloat16 products, the peer of
+--dtype=bfloat16 is the faster of PyTorch's two precisions.
+"""
+
+import functools
+import json
+import math
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from flax import linen as nn
+from ml_collections import config_flags
+
+from vaebm_jax import Batch, create_states, langevin_sample, train_step
+from vaebm_jax import config as vaebm_config
+from vaebm_jax.data import batch_indices
+from vaebm_jax.errors import UserError
+from vaebm_jax.keys import chain_keys
+from vaebm_jax.parallel import compile_step, hold_images, place_states
+from vaebm_jax.sampling import decode, energy_of
+from vaebm_jax.train_step import update_energy, update_vae
+
+_CONFIG = config_flags.DEFINE_config_file('config', 'configs/cifar10.py', 'The experiment.')
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 0, "In place of the config's; chains as well.")
+_DTYPE = flags.DEFINE_enum('dtype', None, ['float32', 'bfloat16'], "In place of the config's.")
+_PEER = flags.DEFINE_enum('peer', None, ['torch'], 'What to compare with.')
+_PEER_PYTHON = flags.DEFINE_string('peer_python', sys.executable, 'A Python that has PyTorch.')
+_TURNS = flags.DEFINE_integer('turns', 5, 'How often each takes its turn.', lower_bound=1)
+
+PARTS = ('chain', 'energy', 'vae', 'step')
+NUM_IMAGES = 50_000
+
+
+def main(argv):
+    del argv
+    config = _CONFIG.value
+    config.dtype = _DTYPE.value or config.dtype
+    if _BATCH_SIZE.value:
+        config.batch_size, config.num_chains = _BATCH_SIZE.value, 0
+    config.steps_per_call = 1
+    vaebm_config.validate(config)
+
+    say = lambda line: print(json.dumps(line), flush=True)
+    ours, compile_line, peak_bytes = our_parts(config)
+    peers = {name: TorchPeer(config, *setting) for name, setting in peer_settings(config).items()}
+    turns = {name: {part: [] for part in runs} for name, runs in (('', ours),)}
+    turns |= {name: {part: [] for part in PARTS} for name in peers}
+    for turn in range(_TURNS.value + 1):
+        for part, run in ours.items():
+            result = timed(run)
+            if turn:  # The first one warms up.
+                turns[''][part].append(result)
+        for name, peer in peers.items():
+            for part in PARTS:
+                result = peer.run(part)
+                if turn:
+                    turns[name][part].append(result)
+
+    times = {
+        (name, part): [statistics.median(column) for column in zip(*results, strict=True)]
+        for name, parts in turns.items()
+        for part, results in parts.items()
+    }
+    for (name, part), (wall, cpu) in times.items():
+        line = {'name': f'{name}_{part}' if name else part, 'ms': wall, 'cpu_ms': cpu}
+        line['images_per_second'] = 1e3 * config.batch_size / wall
+        if not name:
+            line['peak_bytes'] = peak_bytes.get(part)
+        say(line)
+    say(compile_line)
+    say(floor(config))
+    if peers:
+        say(ratios(times, peers))
+
+
+def timed(run):
+    wall, cpu = time.perf_counter(), time.process_time()
+    jax.block_until_ready(run())
+    return 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu)
+
+
+def our_parts(config):
+    """Each part as a call without arguments, the line on compilation, and bytes by part."""
+    key = jax.random.key(config.seed)
+    device = jax.devices()[:1]
+    num_chains = config.num_chains or config.batch_size
+    shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
+    states = place_states(create_states(key, config), device)
+    data, samples = (
+        jax.random.uniform(jax.random.key(seed), (count, *shape), minval=-1.0)
+        for seed, count in ((1, config.batch_size), (2, num_chains))
+    )
+    keys = chain_keys(key, num_chains)
+
+    def chain(states, x):
+        return langevin_sample(
+            keys,
+            energy_of(states.energy, config),
+            x,
+            num_steps=config.langevin.num_steps,
+            step_size=config.langevin.step_size,
+            noise_scale=config.langevin.noise_scale,
+            max_drift=config.langevin.max_drift,
+        )
+
+    def energy(states, x):
+        return update_energy(states.energy, Batch(data), x, None, config)
+
+    def vae(states, x):
+        return update_vae(keys, keys, states.encoder, states.decoder, x, None, config)
+
+    parts, peak_bytes = {}, {}
+    for part in (chain, energy, vae):
+        compiled = jax.jit(part).lower(states, samples).compile()
+        parts[part.__name__] = functools.partial(compiled, states, samples)
+        peak_bytes[part.__name__] = bytes_of(compiled)
+
+    pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, *shape), np.uint8)
+    gather = hold_images(pixels, device)
+    numbers = iter(range(10**9))
+
+    def images():
+        step = next(numbers)
+        return gather(batch_indices(key, step, NUM_IMAGES, config.batch_size)[None])
+
+    lower = lambda: compile_step(train_step, config, device).lower(key, states, images(), 1)
+    step, compile_line = compiled_twice(lower)
+    held = [states]
+
+    def whole():
+        held[0], metrics = step(key, held[0], images(), 1)
+        return held[0], metrics
+
+    # The parts above keep these states; the step donates its own.
+    held[0] = place_states(jax.tree.map(jnp.copy, states), device)
+    parts |= {'step': whole, 'input': images}
+    peak_bytes['step'] = bytes_of(step)
+    return parts, compile_line, peak_bytes
+
+
+def compiled_twice(lower):
+    """Compiles with an empty cache, and again with what it then holds."""
+    with tempfile.TemporaryDirectory() as cache:
+        jax.config.update('jax_compilation_cache_dir', cache)
+        seconds = []
+        for _ in range(2):
+            jax.clear_caches()
+            start = time.perf_counter()
+            compiled = lower().compile()
+            seconds.append(time.perf_counter() - start)
+        jax.config.update('jax_compilation_cache_dir', None)
+    return compiled, {'name': 'compile', 'ms': 1e3 * seconds[0], 'cached_ms': 1e3 * seconds[1]}
+
+
+def bytes_of(compiled):
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+def floor(config):
+    """The step's products at the rate of the best matrix product."""
+    dtype = jnp.dtype(config.dtype)
+    product = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type=jnp.float32))
+    best = [math.inf, math.inf]
+    for rows, inner, columns in ((4096, 1024, 512), (4096, 2048, 256), (16384, 512, 128)):
+        run = functools.partial(
+            product, jnp.ones((rows, inner), dtype), jnp.ones((inner, columns), dtype)
+        )
+        timed(run)
+        results = [timed(run) for _ in range(5)]
+        operations = 2 * rows * inner * columns
+        best = [
+            min(a, min(column) / operations)
+            for a, column in zip(best, zip(*results, strict=True), strict=True)
+        ]
+    count = flops(config)
+    line = {'name': 'floor', 'flops': count, 'ms': count * best[0], 'cpu_ms': count * best[1]}
+    return line | {'gflops_per_second': 1e-6 / best[0], 'gflops_per_cpu_second': 1e-6 / best[1]}
+
+
+def flops(config):
+    """Multiplications and additions of a step's convolutions and dense layers, plainly computed."""
+    chains = config.num_chains or config.batch_size
+    size = config.data.image_size
+    image = jnp.zeros((1, size, size, config.data.num_channels))
+    states = jax.eval_shape(functools.partial(create_states, config=config), jax.random.key(0))
+    energy = layers(lambda state: energy_of(state, config)(image), states.energy)
+    encoder = layers(lambda state: state.apply_fn({'params': state.params}, image), states.encoder)
+    decoder = layers(lambda state: decode(state, jnp.zeros((1, config.latent_dim))), states.decoder)
+    # Forward, to the parameters and to the input; the first layer's input needs no gradient.
+    learn = lambda counts: 3 * sum(counts) - counts[0]
+    return (
+        chains * sum(decoder)
+        + chains * config.langevin.num_steps * 2 * sum(energy)
+        + (config.batch_size + chains) * learn(energy)
+        + chains * (learn(encoder) + 3 * sum(decoder))
+    )
+
+
+def layers(function, state):
+    """Of each layer, the operations of one image."""
+    counts = []
+
+    def count(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        if isinstance(context.module, nn.Dense | nn.Conv) and context.method_name == '__call__':
+            kernel = context.module.variables['params']['kernel'].shape
+            counts.append(2 * math.prod(y.shape[:-1]) * math.prod(kernel))
+        return y
+
+    with nn.intercept_methods(count):
+        jax.eval_shape(function, state)
+    return counts
+
+
+def bfloat16_flags():
+    """Those of this processor's flags that mean products of bfloat16."""
+    try:
+        text = pathlib.Path('/proc/cpuinfo').read_text()
+    except OSError:
+        return []
+    return sorted({'amx_bf16', 'avx512_bf16'} & set(text.split()))
+
+
+def peer_settings(config):
+    if not _PEER.value:
+        return {}
+    dtypes = {config.dtype}
+    if jax.default_backend() == 'cpu' and not bfloat16_flags():
+        dtypes.add('float32')
+    return {
+        f'torch_{dtype}_{mode}': (dtype, mode == 'compile')
+        for dtype in sorted(dtypes)
+        for mode in ('eager', 'compile')
+    }
+
+
+class TorchPeer:
+    """torch_step.py in a process of its own, asked for one part at a time."""
+
+    def __init__(self, config, dtype, compiled):
+        command = [_PEER_PYTHON.value, str(pathlib.Path(__file__).with_name('torch_step.py'))]
+        command += ['--config', vaebm_config.to_json(config), '--dtype', dtype]
+        command += ['--device', 'cpu' if jax.default_backend() == 'cpu' else 'cuda']
+        command += ['--threads', str(len(os.sched_getaffinity(0)))]
+        # Threads that spin while they wait would count as CPU time.
+        environment = os.environ | {'OMP_WAIT_POLICY': 'passive', 'PYTHONPATH': ''}
+        self.process = subprocess.Popen(
+            command + ['--compile'] * compiled,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise UserError(f'the PyTorch peer ended; can {_PEER_PYTHON.value} import torch?')
+        return json.loads(line)
+
+    def run(self, part):
+        print(part, file=self.process.stdin, flush=True)
+        answer = self.answer()
+        return answer['ms'], answer['cpu_ms']
+
+
+def ratios(times, peers):
+    best = lambda part, column: min(times[name, part][column] for name in peers)
+    column = 1 if jax.default_backend() == 'cpu' else 0
+    line = {'name': 'ratio', 'bfloat16_flags': bfloat16_flags(), 'jax': jax.__version__}
+    for suffix, part in (('', 'step'), ('_chain', 'chain')):
+        line[f'ratio{suffix}'] = best(part, column) / times['', part][column]
+        line[f'ratio{suffix}_wall'] = best(part, 0) / times['', part][0]
+    return line
+
+
+def run():
+    try:
+        app.run(main)
+    except UserError as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    run()
