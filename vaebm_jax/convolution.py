@@ -93,15 +93,24 @@ def _kernel_grad(x, cotangent, kernel, strides, padding):
 
 
 def _kernel_grad_of_taps(x, cotangent, kernel_size, strides, padding):
-    _, height, width, features = cotangent.shape
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    cotangent = cotangent.reshape(-1, features)
+    if strides == (1, 1) and cotangent.shape[-1] < x.shape[-1]:
+        # The same sum over the pixels of x, which is the wider: it is the cotangent that moves.
+        behind = [(0, 0), *((size - 1, size - 1) for size in kernel_size), (0, 0)]
+        grad = _products_of_taps(jnp.pad(cotangent, behind), x, kernel_size, strides)
+        return jnp.flip(grad, (0, 1)).swapaxes(2, 3)
+    return _products_of_taps(x, cotangent, kernel_size, strides)
+
+
+def _products_of_taps(moving, fixed, kernel_size, strides):
+    _, height, width, features = fixed.shape
+    fixed = fixed.reshape(-1, features)
     taps = []
     for row, column in np.ndindex(*kernel_size):
         rows = slice(row, row + (height - 1) * strides[0] + 1, strides[0])
         columns = slice(column, column + (width - 1) * strides[1] + 1, strides[1])
-        taps.append(x[:, rows, columns].reshape(-1, x.shape[-1]).T @ cotangent)
-    return jnp.stack(taps).reshape(*kernel_size, x.shape[-1], features)
+        taps.append(moving[:, rows, columns].reshape(-1, moving.shape[-1]).T @ fixed)
+    return jnp.stack(taps).reshape(*kernel_size, moving.shape[-1], features)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
