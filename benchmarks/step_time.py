@@ -44,7 +44,7 @@ from vaebm_jax import config as vaebm_config
 from vaebm_jax.data import batch_indices
 from vaebm_jax.errors import UserError
 from vaebm_jax.keys import chain_keys
-from vaebm_jax.parallel import compile_step, hold_images, place_states
+from vaebm_jax.parallel import bytes_needed, compile_step, hold_images, place_states
 from vaebm_jax.sampling import decode, energy_of
 from vaebm_jax.train_step import update_energy, update_vae
 
@@ -141,7 +141,7 @@ def our_parts(config):
     for part in (chain, energy, vae):
         compiled = jax.jit(part).lower(states, samples).compile()
         parts[part.__name__] = functools.partial(compiled, states, samples)
-        peak_bytes[part.__name__] = bytes_of(compiled)
+        peak_bytes[part.__name__] = bytes_needed(compiled)
 
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, *shape), np.uint8)
     gather = hold_images(pixels, device)
@@ -162,7 +162,7 @@ def our_parts(config):
     # The parts above keep these states; the step donates its own.
     held[0] = place_states(jax.tree.map(jnp.copy, states), device)
     parts |= {'step': whole, 'input': images}
-    peak_bytes['step'] = bytes_of(step)
+    peak_bytes['step'] = bytes_needed(step)
     return parts, compile_line, peak_bytes
 
 
@@ -178,16 +178,6 @@ def compiled_twice(lower):
             seconds.append(time.perf_counter() - start)
         jax.config.update('jax_compilation_cache_dir', None)
     return compiled, {'name': 'compile', 'ms': 1e3 * seconds[0], 'cached_ms': 1e3 * seconds[1]}
-
-
-def bytes_of(compiled):
-    memory = compiled.memory_analysis()
-    return (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
 
 
 def floor(config):

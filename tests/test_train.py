@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -156,3 +157,16 @@ def test_calls_end_where_something_is_due(tiny_config):
     ends = [last for _, last in calls(config, 0)]
     assert ends == [4, 7, 10, 14, 18, 20, 21, 23]
     assert list(calls(config, 18)) == [(18, 20), (20, 21), (21, 23)]
+
+
+def test_too_many_chains_for_the_memory_are_named_with_what_they_need(tiny_config, tmp_path):
+    tiny_config.num_chains = 10**9
+    # A billion guesses of 8x8 pixels are 256 GB, and there is more than those.
+    with pytest.raises(
+        UserError,
+        match=r'out of memory: a step of batch_size 8 and num_chains 1000000000 over 1 device\(s\) '
+        r'needs [\d,]+\.\d\d GB',
+    ) as caught:
+        train(tiny_config, tmp_path)
+    needed = re.search(r'needs (.*) GB', str(caught.value))[1]
+    assert float(needed.replace(',', '')) > 256

@@ -4,8 +4,9 @@ States have no device axis. A call's images are `[K, B, H, W, C]` on one device 
 `[D, K, B / D, H, W, C]` on D, K iterations at the most.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import chex
 import jax
@@ -77,6 +78,34 @@ def compile_step(
         devices=devices,
         donate_argnums=1,
     )
+
+
+def bytes_needed(compiled: jax.stages.Compiled) -> int:
+    """Of a device's memory, by the compiler's own analysis: arguments, results, and between."""
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(config: Config, call: Callable, args: Sequence) -> Iterator[None]:
+    """Makes a UserError of running out of memory in `call(*args)`: what takes it, and how much."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        needed = bytes_needed(call.lower(*args).compile())
+        chains = config.num_chains or config.batch_size
+        raise UserError(
+            f'out of memory: a step of batch_size {config.batch_size} and num_chains {chains} over '
+            f'{jax.device_count()} device(s) needs {needed / 1e9:,.2f} GB on each. Fewer of both, '
+            'or more devices, take less; so does dtype=bfloat16'
+        ) from error
 
 
 def place_states(states: States, devices: Sequence[jax.Device]) -> States:

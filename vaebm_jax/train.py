@@ -13,7 +13,14 @@ from vaebm_jax.base import States
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import write_atomically
-from vaebm_jax.parallel import check_divides, compile_step, hold_images, place_states, split_batch
+from vaebm_jax.parallel import (
+    check_divides,
+    compile_step,
+    hold_images,
+    out_of_memory_explained,
+    place_states,
+    split_batch,
+)
 from vaebm_jax.sampling import generate
 from vaebm_jax.train_state import create_states
 from vaebm_jax.train_step import Metrics, train_step
@@ -79,13 +86,15 @@ def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> 
             if profile and index == _PROFILED_CALLS[0]:
                 jax.profiler.start_trace(workdir / 'profile')
                 is_traced = True
-            states, metrics = call(key, states, next(batches), last - first)
-            # At most one call is in flight: enough to hide the host, and no queue to lose.
-            jax.block_until_ready(earlier)
-            earlier = metrics
-            if index == 0:
-                jax.block_until_ready(metrics)
-                progress.compiled(last)
+            args = (key, states, next(batches), last - first)
+            with out_of_memory_explained(config, call, args):
+                states, metrics = call(*args)
+                # At most one call is in flight: enough to hide the host, and no queue to lose.
+                jax.block_until_ready(earlier)
+                earlier = metrics
+                if index == 0:
+                    jax.block_until_ready(metrics)
+                    progress.compiled(last)
             progress.advance(last)
             if is_traced and (index == _PROFILED_CALLS[1] or last == config.num_steps):
                 jax.block_until_ready(metrics)

@@ -166,13 +166,14 @@ def _inputs(x, axes):
     """What is taken of the input: `[tiles of all images, channels of a block]` for each product."""
     rows, columns = axes
     batch, _, _, channels = x.shape
-    x = _pad(x, rows.missing, columns.missing).astype(jnp.promote_types(x.dtype, jnp.float32))
-    height, width = rows.tiles, columns.tiles
-    x = x.reshape(batch, height + 1, 2, rows.stride, width + 1, 2, columns.stride, channels)
+    x = _pad(x, rows.missing, columns.missing)
+    x = x.reshape(batch, rows.blocks, rows.stride, columns.blocks, columns.stride, channels)
+    x = x.swapaxes(2, 3).reshape(batch, rows.blocks, columns.blocks, -1)
+    x = _once(x).astype(jnp.promote_types(x.dtype, jnp.float32))
+    height, width = 2 * rows.tiles, 2 * columns.tiles
 
     def block(i, j):
-        pairs = x[:, i // 2 : i // 2 + height, i % 2, :, j // 2 : j // 2 + width, j % 2]
-        return pairs.swapaxes(2, 3).reshape(batch * height * width, -1)
+        return x[:, i : i + height : 2, j : j + width : 2].reshape(-1, x.shape[-1])
 
     blocks = [[block(i, j) for j in range(columns.taps + 1)] for i in range(rows.taps + 1)]
     return _combine(_INPUT, axes, blocks)
@@ -195,15 +196,13 @@ def _filters(kernel, axes, dtype, transposed=False):
 
 def _outputs(cotangent, axes):
     """What each product gets of the outputs' cotangent: `[tiles of all images, O]`."""
-    # A pad that adds something is computed once; without it XLA's CPU compiler computes all that
-    # leads to the cotangent anew for every product.
     rows, columns = ((0, 2 * axis.tiles - axis.outputs) for axis in axes)
-    cotangent = _pad(cotangent, (0, rows[1] + 1), columns)
+    cotangent = _once(_pad(cotangent, rows, columns))
     cotangent = cotangent.astype(jnp.promote_types(cotangent.dtype, jnp.float32))
-    height = 2 * axes[0].tiles
+    height, width = (2 * axis.tiles for axis in axes)
 
     def every_second(a, b):
-        return cotangent[:, a:height:2, b::2].reshape(-1, cotangent.shape[-1])
+        return cotangent[:, a:height:2, b:width:2].reshape(-1, cotangent.shape[-1])
 
     outputs = [[every_second(a, b) for b in (0, 1)] for a in (0, 1)]
     return _combine(_OUTPUT, axes, outputs, transposed=True)
@@ -211,6 +210,11 @@ def _outputs(cotangent, axes):
 
 def _product(a, b):
     return lax.dot(a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
+
+
+def _once(x):
+    """With a row of zeros below: XLA's CPU compiler computes a pad once, all else for each use."""
+    return _pad(x, (0, 1), (0, 0))
 
 
 def _pad(x, rows, columns):
