@@ -35,8 +35,8 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import operations
 from absl import app, flags
-from flax import linen as nn
 from ml_collections import config_flags
 
 from vaebm_jax import Batch, create_states, langevin_sample, train_step
@@ -45,7 +45,7 @@ from vaebm_jax.data import batch_indices
 from vaebm_jax.errors import UserError
 from vaebm_jax.keys import chain_keys
 from vaebm_jax.parallel import bytes_needed, compile_step, hold_images, place_states
-from vaebm_jax.sampling import decode, energy_of
+from vaebm_jax.sampling import energy_of
 from vaebm_jax.train_step import update_energy, update_vae
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/cifar10.py', 'The experiment.')
@@ -109,7 +109,7 @@ def timed(run):
 
 def our_parts(config):
     """Each part as a call without arguments, the line on compilation, and bytes by part."""
-    key = jax.random.key(config.seed)
+    key = jax.random.key(config.seed, impl=config.generator)
     device = jax.devices()[:1]
     num_chains = config.num_chains or config.batch_size
     shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
@@ -191,49 +191,14 @@ def floor(config):
         )
         timed(run)
         results = [timed(run) for _ in range(5)]
-        operations = 2 * rows * inner * columns
+        size = 2 * rows * inner * columns
         best = [
-            min(a, min(column) / operations)
+            min(a, min(column) / size)
             for a, column in zip(best, zip(*results, strict=True), strict=True)
         ]
-    count = flops(config)
+    count = operations.count(config)
     line = {'name': 'floor', 'flops': count, 'ms': count * best[0], 'cpu_ms': count * best[1]}
     return line | {'gflops_per_second': 1e-6 / best[0], 'gflops_per_cpu_second': 1e-6 / best[1]}
-
-
-def flops(config):
-    """Multiplications and additions of a step's convolutions and dense layers, plainly computed."""
-    chains = config.num_chains or config.batch_size
-    size = config.data.image_size
-    image = jnp.zeros((1, size, size, config.data.num_channels))
-    states = jax.eval_shape(functools.partial(create_states, config=config), jax.random.key(0))
-    energy = layers(lambda state: energy_of(state, config)(image), states.energy)
-    encoder = layers(lambda state: state.apply_fn({'params': state.params}, image), states.encoder)
-    decoder = layers(lambda state: decode(state, jnp.zeros((1, config.latent_dim))), states.decoder)
-    # Forward, to the parameters and to the input; the first layer's input needs no gradient.
-    learn = lambda counts: 3 * sum(counts) - counts[0]
-    return (
-        chains * sum(decoder)
-        + chains * config.langevin.num_steps * 2 * sum(energy)
-        + (config.batch_size + chains) * learn(energy)
-        + chains * (learn(encoder) + 3 * sum(decoder))
-    )
-
-
-def layers(function, state):
-    """Of each layer, the operations of one image."""
-    counts = []
-
-    def count(call, args, kwargs, context):
-        y = call(*args, **kwargs)
-        if isinstance(context.module, nn.Dense | nn.Conv) and context.method_name == '__call__':
-            kernel = context.module.variables['params']['kernel'].shape
-            counts.append(2 * math.prod(y.shape[:-1]) * math.prod(kernel))
-        return y
-
-    with nn.intercept_methods(count):
-        jax.eval_shape(function, state)
-    return counts
 
 
 def bfloat16_flags():

@@ -57,9 +57,11 @@ def test_each_row_of_normal_is_its_own_keys(key, shape):
         np.testing.assert_allclose(noise[i], jax.random.normal(keys[i], shape), rtol=1e-6)
 
 
-def test_normal_across_chains_follows_the_normal_distribution():
+@pytest.mark.parametrize('generator', ['threefry2x32', 'rbg'])
+def test_normal_across_chains_follows_the_normal_distribution(generator):
     num_chains = 20_000
-    noise = np.asarray(draws.normal(draws.chain_keys(TYPED, num_chains), (2,)))
+    key = jax.random.key(3, impl=generator)
+    noise = np.asarray(draws.normal(draws.chain_keys(key, num_chains), (2,)))
     law = np.array([0.5 * math.erfc(-x / math.sqrt(2.0)) for x in np.sort(noise[:, 0])])
     # Kolmogorov's distance passes 1.95 / sqrt(n) once in a thousand.
     assert np.max(np.abs(law - np.arange(1, num_chains + 1) / num_chains)) < 1.95 / num_chains**0.5

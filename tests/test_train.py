@@ -31,9 +31,12 @@ def assert_same_states(ours, theirs):
         np.testing.assert_array_equal(leaf, other, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize('steps_per_call', [1, 4])
-def test_a_run_gone_on_with_is_the_run_left_alone(tiny_config, tmp_path, steps_per_call):
+@pytest.mark.parametrize(
+    ('steps_per_call', 'generator'), [(1, 'threefry2x32'), (4, 'threefry2x32'), (1, 'rbg')]
+)
+def test_a_run_gone_on_with_is_the_run_left_alone(tiny_config, tmp_path, steps_per_call, generator):
     tiny_config.steps_per_call = steps_per_call
+    tiny_config.generator = generator
     tiny_config.schedule.name = 'constant'
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     uninterrupted = train(tiny_config, whole)

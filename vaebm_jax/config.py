@@ -160,6 +160,8 @@ class Config:
       init_from: a workdir whose newest parameters this run starts from; '': fresh ones.
       method: vaebm, or a baseline's name.
       dtype: float32 or bfloat16, of computation; parameters and energies stay float32.
+      generator: of noise: threefry2x32, the same numbers on every backend and number of devices,
+        or rbg, the accelerator's own and cheaper, which promises neither.
     """
 
     name: str = 'digits'
@@ -177,6 +179,7 @@ class Config:
     init_from: str = ''
     method: str = 'vaebm'
     dtype: str = 'float32'
+    generator: str = 'threefry2x32'
     data: DataConfig = field(default_factory=DataConfig)
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
@@ -286,6 +289,7 @@ def validate(config: Config) -> None:
     expect('in [0, 1)', lambda b: 0 <= b < 1, 'ema_decay', 'energy.adam_b1', 'vae.adam_b1')
     expect('in [0, 1]', lambda b: 0 <= b <= 1, 'schedule.decay_share', 'schedule.final_share')
     one_of('dtype', 'float32', 'bfloat16')
+    one_of('generator', 'threefry2x32', 'rbg')
     one_of('method', 'vaebm')
     one_of('condition.kind', 'none')
     one_of('schedule.name', 'constant', 'linear', 'exponential')

@@ -123,13 +123,14 @@ def batch_indices(key: chex.PRNGKey, step: int, num_images: int, batch_size: int
     What an epoch's last whole batch leaves over is left out, other images in each epoch.
     """
     epoch, position = divmod(step, num_images // batch_size)
-    order = _permutation(tuple(np.asarray(jax.random.key_data(key)).tolist()), epoch, num_images)
+    key_data = tuple(np.asarray(jax.random.key_data(key)).tolist())
+    order = _permutation(key_data, jax.random.key_impl(key), epoch, num_images)
     return order[position * batch_size : (position + 1) * batch_size]
 
 
 @functools.lru_cache(maxsize=2)
-def _permutation(key_data, epoch, num_images):
-    key = jax.random.wrap_key_data(np.array(key_data, np.uint32))
+def _permutation(key_data, impl, epoch, num_images):
+    key = jax.random.wrap_key_data(np.array(key_data, np.uint32), impl=impl)
     return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), num_images))
 
 

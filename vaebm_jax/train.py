@@ -61,7 +61,8 @@ def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> 
     logs.say(f'data: {len(images):,} images of {config.data.name}')
 
     make_workdir(workdir)
-    key_init, key_order, key_samples, key = jax.random.split(jax.random.key(config.seed), 4)
+    key = jax.random.key(config.seed, impl=config.generator)
+    key_init, key_order, key_samples, key = jax.random.split(key, 4)
     with checkpoints.checkpoint_manager(workdir, config.keep_checkpoints) as manager:
         start = manager.latest_step() or 0
         if start:
