@@ -148,9 +148,8 @@ def cycles(text):
     def visit(computation, times):
         for line in bodies[computation]:
             name = re.match(r'\s*(?:ROOT )?%?([\w.\-]+) =', line)
-            if loop := re.search(r'\bwhile\(.*body=%?([\w.\-]+)', line):
-                trips = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
-                visit(loop[1], times * int(trips[1]) if trips else times)
+            if loop := re.search(r'\bwhile\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)', line):
+                visit(loop[2], times * trips(bodies[loop[1]]))
             elif estimate := re.search(r'estimated_cycles":"(\d+)"', line):
                 source = re.search(r'op_name="([^"]*)"', line)
                 what = re.sub(r'\{[^}]*\}', '', line.split(' = ', 1)[1].split('(')[0])
@@ -160,13 +159,23 @@ def cycles(text):
     return costs
 
 
+def trips(condition):
+    """How often a loop runs: it counts from 0 to the one integer that its condition compares to."""
+    (limit,) = {int(n) for n in re.findall(r's32\[\]\S* constant\((\d+)\)', '\n'.join(condition))}
+    return limit
+
+
 def all_reduce_bytes(text):
     """Of the arrays that the all-reduces of a step sum."""
     total = 0
     for line in text.splitlines():
         if found := re.search(r'= (.*?) all-reduce(?:-start)?\(', line):
-            for dtype, shape in re.findall(r'(\w+)\[([\d,]*)\]', found[1]):
-                total += BYTES[dtype] * math.prod(int(size) for size in shape.split(',') if size)
+            size = sum(
+                BYTES[dtype] * math.prod(int(n) for n in shape.split(',') if n)
+                for dtype, shape in re.findall(r'(\w+)\[([\d,]*)\]', found[1])
+            )
+            # One that is started and awaited may have its operands in its type as well.
+            total += size // 2 if found[1].startswith('((') else size
     return total
 
 

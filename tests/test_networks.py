@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vaebm_jax.config import cifar10_paper_network, mnist_paper_network
-from vaebm_jax.networks import Decoder, Encoder, EnergyNet
+from vaebm_jax.networks import Decoder, Encoder, EnergyNet, cast_inner
 
 KEY = jax.random.key(0)
 TRUNK = (('conv', 4, 3, 2), ('dense', 16))
@@ -73,7 +73,7 @@ def test_energy_against_numpy(activation, function):
     layers, features = variables['params'], np.asarray(x).reshape(4, 6)
     for name in ('Dense_0', 'Dense_1'):
         features = function(dense(layers[name], features))
-    expected = dense(layers['Dense_2'], features).sum(axis=1)
+    expected = dense(layers['energy'], features).sum(axis=1)
     np.testing.assert_allclose(apply(net, variables, x), expected, rtol=1e-5)
 
 
@@ -83,8 +83,8 @@ def test_encoder_against_numpy():
     layers = variables['params']
     features = leaky(dense(layers['Dense_0'], np.asarray(x).reshape(4, 6)))
     mean, log_std = apply(net, variables, x)
-    np.testing.assert_allclose(mean, dense(layers['Dense_1'], features), rtol=1e-5)
-    log_variance = dense(layers['Dense_2'], features)
+    np.testing.assert_allclose(mean, dense(layers['mean'], features), rtol=1e-5)
+    log_variance = dense(layers['log_variance'], features)
     np.testing.assert_allclose(log_std, 0.5 * log_variance, rtol=1e-5)
 
 
@@ -181,7 +181,7 @@ def dropped(x, keys, layers=(('dropout', 0.25),)):
     """What dropout leaves of `x`: the mean's head is made the identity."""
     net = Encoder(layers, x[0].size)
     params = parameters(net, x)['params']
-    params['Dense_0'] = {'kernel': jnp.eye(x[0].size), 'bias': jnp.zeros(x[0].size)}
+    params['mean'] = {'kernel': jnp.eye(x[0].size), 'bias': jnp.zeros(x[0].size)}
     return apply(net, {'params': params}, x, dropout_keys=keys)[0].reshape(x.shape)
 
 
@@ -226,3 +226,14 @@ def test_initial_kernels(init_std, expected):
 def test_a_row_of_another_table_is_refused(net, x):
     with pytest.raises(ValueError, match='rows, got'):
         net.init(KEY, x)
+
+
+def test_inner_parameters_cast_beforehand_give_the_same_energies():
+    x = normal(4, 8, 8, 1)
+    net = EnergyNet((('conv', 8, 3, 2), ('dense', 16)), dtype='bfloat16')
+    variables = parameters(net, x)
+    params = cast_inner(variables['params'], 'bfloat16')
+    types = {name: layer['kernel'].dtype for name, layer in params.items()}
+    assert types == {'Conv_0': jnp.bfloat16, 'Dense_0': jnp.bfloat16, 'energy': jnp.float32}
+    np.testing.assert_array_equal(apply(net, {'params': params}, x), apply(net, variables, x))
+    assert cast_inner(variables['params'], 'float32') is variables['params']

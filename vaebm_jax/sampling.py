@@ -12,6 +12,7 @@ from vaebm_jax.config import Config
 from vaebm_jax.energy import make_energy_fn
 from vaebm_jax.keys import chain_keys
 from vaebm_jax.langevin import langevin_sample
+from vaebm_jax.networks import cast_inner
 from vaebm_jax.vae import sample_prior
 
 _SAMPLES_A_CALL = 256
@@ -63,7 +64,7 @@ def energy_of(
     """The energy `x -> [B]` nats of one TrainState, with its `params`."""
     return make_energy_fn(
         state.apply_fn,
-        state.params,
+        cast_inner(state.params, config.dtype),
         condition,
         reference_std=config.energy.reference_std,
         scale=config.energy.scale,
