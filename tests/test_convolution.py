@@ -18,11 +18,11 @@ def plain_conv(x, kernel, strides=(1, 1), padding='SAME'):
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=order)
 
 
-def example(image=(7, 6), kernel=(3, 3), dtype=np.float32):
+def example(image=(7, 6), kernel=(3, 3), dtype=np.float32, channels=(2, 3)):
     """Two images of two channels and a kernel to three."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, *image, 2)).astype(dtype)
-    return x, rng.normal(size=(*kernel, 2, 3)).astype(dtype)
+    x = rng.normal(size=(2, *image, channels[0])).astype(dtype)
+    return x, rng.normal(size=(*kernel, *channels)).astype(dtype)
 
 
 def value_and_gradients(convolution, x, kernel, strides, padding):
@@ -72,6 +72,15 @@ def test_agrees_with_plain_lax_in_float64(kernel, stride, padding):
 )
 def test_images_kernels_and_strides_of_any_shape(image, kernel, strides, padding):
     assert_agree(*example(image, kernel), strides, padding, rtol=1e-5)
+
+
+@pytest.mark.parametrize('padding', ['SAME', 'VALID', ((4, 0), (1, 5))], ids=str)
+@pytest.mark.parametrize('kernel', [(3, 3), (4, 2)], ids=str)
+def test_to_fewer_channels_in_float64(kernel, padding):
+    """There it is the cotangent that the kernel's gradient shifts."""
+    with jax.enable_x64(True):
+        x, kernel = example((7, 6), kernel, np.float64, channels=(5, 2))
+        assert_agree(x, kernel, (1, 1), padding, rtol=1e-12)
 
 
 @pytest.mark.parametrize('stride', [1, 2])
