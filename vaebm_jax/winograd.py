@@ -123,7 +123,8 @@ def input_grad(
     axes = _axes(shape, kernel.shape, strides, padding)
     rows, columns = axes
     outputs = _map(lambda y: y.astype(cotangent.dtype), _outputs(cotangent, axes))
-    products = _map(_product, outputs, _filters(kernel, axes, cotangent.dtype, transposed=True))
+    product = functools.partial(_product, contracted=((1,), (1,)))
+    products = _map(product, outputs, _filters(kernel, axes, cotangent.dtype))
     blocks = (shape[0], rows.tiles, columns.tiles, rows.stride, columns.stride, shape[-1])
     products = _map(lambda product: product.reshape(blocks), products)
     inputs = _combine(_INPUT, axes, products, transposed=True)
@@ -150,7 +151,8 @@ def kernel_grad(
 ) -> chex.Array:
     """The cotangent of `conv`'s `kernel`, of `kernel_shape` `[h, w, I, O]`."""
     axes = _axes(x.shape, kernel_shape, strides, padding)
-    filters = _map(lambda v, y: _product(v.T, y), _inputs(x, axes), _outputs(cotangent, axes))
+    product = functools.partial(_product, contracted=((0,), (0,)))
+    filters = _map(product, _inputs(x, axes), _outputs(cotangent, axes))
     taps = _combine(_FILTER, axes, filters, transposed=True)
     rows, columns = axes
     kernel = jnp.stack([jnp.stack(row) for row in taps])
@@ -179,8 +181,8 @@ def _inputs(x, axes):
     return _combine(_INPUT, axes, blocks)
 
 
-def _filters(kernel, axes, dtype, transposed=False):
-    """What is taken of the taps: `[channels of a block, O]` for each product, or transposed."""
+def _filters(kernel, axes, dtype):
+    """What is taken of the taps: `[channels of a block, O]` for each product."""
     rows, columns = axes
     _, _, inputs, outputs = kernel.shape
     kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
@@ -188,8 +190,6 @@ def _filters(kernel, axes, dtype, transposed=False):
     kernel = jnp.pad(kernel, ((0, missing[0]), (0, missing[1]), (0, 0), (0, 0)))
     kernel = kernel.reshape(rows.taps, rows.stride, columns.taps, columns.stride, inputs, outputs)
     kernel = kernel.swapaxes(1, 2).reshape(rows.taps, columns.taps, -1, outputs)
-    if transposed:  # Here, as a product whose operand is transposed is slow in bfloat16.
-        kernel = kernel.swapaxes(2, 3)
     taps = [[kernel[i, j] for j in range(columns.taps)] for i in range(rows.taps)]
     return _map(lambda u: u.astype(dtype), _combine(_FILTER, axes, taps))
 
@@ -208,8 +208,9 @@ def _outputs(cotangent, axes):
     return _combine(_OUTPUT, axes, outputs, transposed=True)
 
 
-def _product(a, b):
-    return lax.dot(a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
+def _product(a, b, contracted=((1,), (0,))):
+    dtype = jnp.promote_types(a.dtype, jnp.float32)
+    return lax.dot_general(a, b, (contracted, ((), ())), preferred_element_type=dtype)
 
 
 def _once(x):
