@@ -105,3 +105,49 @@ def test_decode_uses_the_states_parameters(states):
 def test_no_samples_are_refused(tiny_config, states, num_samples):
     with pytest.raises(ValueError, match='num_samples must be at least 1, got'):
         generate(KEY, states, tiny_config, num_samples)
+
+
+def test_the_film_begins_with_the_ancestral_samples_and_ends_with_the_refined(tiny_config, states):
+    film = sampling.revision(KEY, states, tiny_config, 3)
+    ancestral, refined = generate(KEY, states, tiny_config, 3, ema=False)
+    assert film.shape == (tiny_config.langevin.num_steps + 1, 3, 8, 8, 1)
+    np.testing.assert_allclose(film[0], ancestral, atol=1e-6)
+    np.testing.assert_allclose(film[-1], refined, atol=1e-5)
+    assert jnp.all(jnp.any(film[1:] != film[:-1], axis=(2, 3, 4)))
+
+
+@pytest.mark.parametrize('spherical', [False, True])
+def test_between_ends_at_the_two_draws(spherical):
+    first, last = np.random.default_rng(0).normal(size=(2, 5, 16)).astype(np.float32)
+    points = sampling.between(first, last, 7, spherical)
+    assert points.shape == (5, 7, 16)
+    np.testing.assert_allclose(points[:, 0], first, atol=1e-6)
+    np.testing.assert_allclose(points[:, -1], last, atol=1e-6)
+
+
+def test_between_two_points_of_a_circle():
+    """Half way from (1, 0) to (0, 1): (1/2, 1/2) on the line, on the circle on the arc."""
+    first, last = np.float32([[1.0, 0.0]]), np.float32([[0.0, 1.0]])
+    np.testing.assert_allclose(sampling.between(first, last, 3, False)[0, 1], [0.5, 0.5])
+    np.testing.assert_allclose(
+        sampling.between(first, last, 3, True)[0, 1], [0.5**0.5, 0.5**0.5], rtol=1e-6
+    )
+
+
+def test_interpolation_decodes_the_draws_at_its_ends(tiny_config, states):
+    decoded, refined = sampling.interpolate(KEY, states, tiny_config, 2, 5)
+    assert decoded.shape == refined.shape == (2, 5, 8, 8, 1)
+    key_first, key_last, key_langevin = jax.random.split(KEY, 3)
+    for key, column in ((key_first, 0), (key_last, -1)):
+        guess = decode(states.decoder, sampling.sample_prior(key, 2, tiny_config.latent_dim))
+        np.testing.assert_allclose(decoded[:, column], guess, atol=1e-6)
+        keys = sampling.chain_keys(key_langevin, 2)
+        revised = sampling.revise(keys, states, tiny_config, guess, 3)
+        np.testing.assert_allclose(refined[:, column], revised, atol=1e-5)
+
+
+def test_reconstruction_decodes_the_posterior_mean(tiny_config, states):
+    x = jnp.asarray(np.random.default_rng(0).uniform(-1.0, 1.0, (4, 8, 8, 1)), jnp.float32)
+    mean, _ = states.encoder.apply_fn({'params': states.encoder.params}, x)
+    expected = decode(states.decoder, mean)
+    np.testing.assert_allclose(sampling.reconstruct(states, x), expected, atol=1e-6)

@@ -128,3 +128,112 @@ def _generate(key_prior, key_langevin, states, config, num_samples, first):
         num_samples,
     )
     return ancestral, refined
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'num_steps'))
+def revise(
+    key: chex.PRNGKey,
+    states: States,
+    config: Config,
+    x: chex.Array,
+    num_steps: int,
+    first_step: chex.Numeric = 0,
+) -> chex.Array:
+    """`num_steps` of the config's chain on the energy, from `x` `[N, H, W, C]` on.
+
+    Args:
+      key: one key, or `[N]`, one a chain.
+      states: trained models; their `params` count.
+      config: `config.langevin` is the chain.
+      x: where the chains stand.
+      num_steps: of this call.
+      first_step: how many steps they have behind them.
+    """
+    return langevin_sample(
+        key,
+        energy_of(states.energy, config),
+        x,
+        num_steps=num_steps,
+        step_size=config.langevin.step_size,
+        noise_scale=config.langevin.noise_scale,
+        max_drift=config.langevin.max_drift,
+        first_step=first_step,
+    )[0]
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'num_samples'))
+def revision(key: chex.PRNGKey, states: States, config: Config, num_samples: int) -> chex.Array:
+    """The revision by steps (poster, "Langevin revision"): `[T + 1, N, H, W, C]`.
+
+    The first are the ancestral samples and the last the refined ones of `generate` with this key
+    and `ema=False`.
+    """
+    key_prior, key_langevin = jax.random.split(key)
+    keys = chain_keys(key_langevin, num_samples)
+    guess = decode(states.decoder, sample_prior(key_prior, num_samples, config.latent_dim))
+
+    def step(x, t):
+        x = revise(keys, states, config, x, 1, t)
+        return x, x
+
+    _, film = jax.lax.scan(step, guess, jnp.arange(config.langevin.num_steps))
+    return jnp.concatenate([guess[jnp.newaxis], film])
+
+
+def between(first: chex.Array, last: chex.Array, num_points: int, spherical: bool) -> chex.Array:
+    """From z `[N, d]` to z `[N, d]` in even steps, both included: `[N, num_points, d]`.
+
+    In a straight line as the authors do, or along the arc, whose points are as long as draws from
+    the prior are (K. Shoemake, 1985).
+    """
+    part = jnp.linspace(0.0, 1.0, num_points).reshape(1, -1, 1)
+    first, last = first[:, jnp.newaxis], last[:, jnp.newaxis]
+    if not spherical:
+        return (1.0 - part) * first + part * last
+    cosine = jnp.sum(first * last, axis=-1, keepdims=True) / (
+        jnp.linalg.norm(first, axis=-1, keepdims=True)
+        * jnp.linalg.norm(last, axis=-1, keepdims=True)
+    )
+    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
+    return (jnp.sin((1.0 - part) * angle) * first + jnp.sin(part * angle) * last) / jnp.sin(angle)
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'num_pairs', 'num_points', 'spherical'))
+def interpolate(
+    key: chex.PRNGKey,
+    states: States,
+    config: Config,
+    num_pairs: int,
+    num_points: int,
+    spherical: bool = False,
+) -> tuple[chex.Array, chex.Array]:
+    """Images between pairs of prior draws, decoded, and the same revised.
+
+    The points of a pair share their Langevin noise, so that only z makes them differ.
+
+    Args:
+      key: one key.
+      states: trained models; their `params` count.
+      config: the experiment.
+      num_pairs: N.
+      num_points: P of each pair; the first and the last are the draws themselves.
+      spherical: along the arc in place of the straight line.
+
+    Returns:
+      `[N, P, H, W, C]` each.
+    """
+    key_first, key_last, key_langevin = jax.random.split(key, 3)
+    draw = lambda key: sample_prior(key, num_pairs, config.latent_dim)
+    z = between(draw(key_first), draw(key_last), num_points, spherical)
+    guess = decode(states.decoder, z.reshape(-1, config.latent_dim))
+    keys = jnp.repeat(chain_keys(key_langevin, num_pairs), num_points, axis=0)
+    refined = revise(keys, states, config, guess, config.langevin.num_steps)
+    shape = (num_pairs, num_points, *guess.shape[1:])
+    return guess.reshape(shape), refined.reshape(shape)
+
+
+@jax.jit
+def reconstruct(states: States, x: chex.Array) -> chex.Array:
+    """`g(E[z | x])`: images `[B, H, W, C]` through encoder and decoder, without noise."""
+    mean, _ = states.encoder.apply_fn({'params': states.encoder.params}, x, None)
+    return decode(states.decoder, mean)
