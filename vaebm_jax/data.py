@@ -134,6 +134,14 @@ def _permutation(key_data, impl, epoch, num_images):
     return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), num_images))
 
 
+def first_images(data: DataConfig, split: str, num_images: int) -> np.ndarray:
+    """The first images of a split, `[n, H, W, C]` uint8, all of them where there are fewer."""
+    images = load_images(data, split)
+    if isinstance(images, np.ndarray):
+        return images[:num_images]
+    return np.stack([images[index] for index in range(min(num_images, len(images)))])
+
+
 def make_batch(
     key: chex.PRNGKey, images: chex.Array, data: DataConfig, first: chex.Numeric = 0
 ) -> Batch:

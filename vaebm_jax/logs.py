@@ -6,11 +6,12 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import tqdm
 
 from vaebm_jax.config import Config
+from vaebm_jax.errors import UserError
 from vaebm_jax.files import write_atomically
 
 
@@ -46,6 +47,23 @@ class MetricsFile:
         row |= {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         with self.path.open('a') as file:
             file.write(json.dumps(row) + '\n')
+
+
+class EventFiles:
+    """The metrics as TensorBoard's event files."""
+
+    def __init__(self, folder: pathlib.Path, start: int):
+        """Raises a UserError where tensorboardX, which writes them, is not installed."""
+        try:
+            import tensorboardX
+        except ImportError as error:
+            raise UserError("--tensorboard needs pip install 'vaebm_jax[tensorboard]'") from error
+        self.writer = tensorboardX.SummaryWriter(str(folder), purge_step=start + 1)
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
 
 
 def _step_of(line: str) -> float:
@@ -114,6 +132,27 @@ class Progress:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def tracked(
+    items: Iterable, doing: str, unit: str, total: int, size: int = 1, seconds: float = 10.0
+) -> Iterator:
+    """Goes through items worth `size` units each: a bar on a terminal, now and then a line else."""
+    if sys.stderr.isatty():
+        with tqdm.tqdm(total=total, desc=doing, unit=f' {unit}', dynamic_ncols=True) as bar:
+            for item in items:
+                yield item
+                bar.update(min(size, total - bar.n))
+        return
+    began = told = time.perf_counter()
+    for index, item in enumerate(items):
+        yield item
+        now, done = time.perf_counter(), min((index + 1) * size, total)
+        if now - told > seconds and done < total:
+            rate = done / (now - began)
+            left = (total - done) / rate
+            say(f'{doing}: {done}/{total} {unit}, {rate:.4g} a second, {left:.0f} s left')
+            told = now
 
 
 def say(line: str) -> None:

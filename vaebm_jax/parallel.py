@@ -117,6 +117,11 @@ def place_states(states: States, devices: Sequence[jax.Device]) -> States:
     return jax.device_put(states, devices[0] if len(devices) == 1 else _sharding(devices))
 
 
+def place_rows(x: chex.Array, devices: Sequence[jax.Device]) -> chex.Array:
+    """The rows of an array divided over the devices: a jitted function of each row follows them."""
+    return jax.device_put(x, devices[0] if len(devices) == 1 else _sharding(devices, AXIS_NAME))
+
+
 def _sharding(devices, *axes):
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS_NAME,))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))

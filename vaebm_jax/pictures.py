@@ -23,20 +23,28 @@ def to_uint8(images: chex.Array) -> np.ndarray:
 
 def grid(images: chex.Array) -> Image.Image:
     """`[N, H, W, C]` images as the largest square of rows and columns that they fill."""
-    images = to_uint8(images)
     side = int(np.sqrt(len(images)))
-    factor = -(-_MIN_IMAGE_SIZE // images.shape[1])
-    images = images[: side * side].repeat(factor, 1).repeat(factor, 2)
-    images = np.pad(images, ((0, 0), (0, _LINE), (0, _LINE), (0, 0)), constant_values=128)
-    _, height, width, channels = images.shape
-    images = images.reshape(side, side, height, width, channels).swapaxes(1, 2)
-    images = images.reshape(side * height, side * width, channels)
+    return table(images[: side * side].reshape(side, side, *images.shape[1:]))
+
+
+def table(images: chex.Array) -> Image.Image:
+    """`[R, N, H, W, C]` images as R rows."""
+    images = to_uint8(images)
+    num_rows, num_columns = images.shape[:2]
+    factor = -(-_MIN_IMAGE_SIZE // images.shape[2])
+    images = images.repeat(factor, 2).repeat(factor, 3)
+    lines = ((0, 0), (0, 0), (0, _LINE), (0, _LINE), (0, 0))
+    images = np.pad(images, lines, constant_values=128)
+    _, _, height, width, channels = images.shape
+    images = images.swapaxes(1, 2).reshape(num_rows * height, num_columns * width, channels)
     return Image.fromarray(images[..., 0] if channels == 1 else images).convert('RGB')
 
 
 def side_by_side(path: str | os.PathLike, grids: dict[str, chex.Array]) -> None:
-    """Writes captioned grids of images, left to right, as one PNG."""
-    parts = {caption: grid(images) for caption, images in grids.items()}
+    """Writes captioned images, left to right, as one PNG: grids, or of `[R, N, ...]` tables."""
+    parts = {
+        caption: (grid if images.ndim == 4 else table)(images) for caption, images in grids.items()
+    }
     width = sum(part.width for part in parts.values()) + _GAP * (len(parts) - 1)
     height = max(part.height for part in parts.values()) + _CAPTION_HEIGHT
     picture = Image.new('RGB', (width, height), 'white')
@@ -47,4 +55,12 @@ def side_by_side(path: str | os.PathLike, grids: dict[str, chex.Array]) -> None:
         left += part.width + _GAP
     content = io.BytesIO()
     picture.save(content, 'PNG')
+    write_atomically(path, content.getvalue())
+
+
+def save(path: str | os.PathLike, image: chex.Array) -> None:
+    """Writes one image `[H, W, C]` as a PNG of its own size."""
+    pixels = to_uint8(image)
+    content = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(content, 'PNG')
     write_atomically(path, content.getvalue())

@@ -29,13 +29,16 @@ _STEPS = {'vaebm': train_step}
 _PROFILED_CALLS = (1, 3)  # From the second, which no longer compiles, to the fourth.
 
 
-def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> States:
+def train(
+    config: Config, workdir: str | os.PathLike, profile: bool = False, tensorboard: bool = False
+) -> States:
     """Trains to `config.num_steps`, from the newest checkpoint in `workdir` if there is one.
 
     Args:
       config: the experiment.
       workdir: for config.json, metrics.jsonl, samples/ and checkpoints/.
       profile: also write a trace of a few calls to `<workdir>/profile`.
+      tensorboard: also write the metrics to `<workdir>/tensorboard`.
 
     Returns:
       The trained states.
@@ -76,7 +79,9 @@ def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> 
             logs.say(f'finished: {workdir} stands at step {start} of {config.num_steps}')
             return states
         write_atomically(workdir / 'config.json', to_json(config).encode())
-        metrics_file = logs.MetricsFile(workdir / 'metrics.jsonl', start)
+        rows = [logs.MetricsFile(workdir / 'metrics.jsonl', start)]
+        if tensorboard:
+            rows.append(logs.EventFiles(workdir / 'tensorboard', start))
 
         states = place_states(states, devices)
         call = compile_step(_STEPS[config.method], config, devices)
@@ -107,7 +112,8 @@ def train(config: Config, workdir: str | os.PathLike, profile: bool = False) -> 
             if is_logged:
                 values = {name: float(value) for name, value in metrics.items()}
                 values['images_per_second'] = progress.log(last, values)
-                metrics_file.write(last, values)
+                for file in rows:
+                    file.write(last, values)
             if is_logged or is_saved:
                 stop_if_diverged(last, metrics, manager.latest_step())
             if is_due(last, config.sample_every, config):

@@ -1,0 +1,103 @@
+"""Many samples of a trained run: over all devices, in parts on disk, and on from the last part."""
+
+import hashlib
+import json
+import pathlib
+import shutil
+import zipfile
+from collections.abc import Iterator
+
+import chex
+import jax
+import numpy as np
+
+from vaebm_jax import logs
+from vaebm_jax.base import States
+from vaebm_jax.config import Config, to_json
+from vaebm_jax.files import whole_file
+from vaebm_jax.keys import chain_keys
+from vaebm_jax.parallel import place_rows, place_states
+from vaebm_jax.sampling import decode, revise, sample_prior
+
+Samples = dict[str, np.ndarray]
+
+_PART = 512
+
+
+class Draws:
+    """`num_samples` samples by each of some samplers, from the same z and the same noise.
+
+    The samplers are `ancestral`, `refined` after `num_steps` Langevin steps, and `refined_2x` after
+    twice as many. Sample i depends on the seed and i alone. Iterating gives parts, dicts of
+    `[n, H, W, C]` float32; each is kept on disk until `discard`, and what is there is not drawn
+    again.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        states: States,
+        config: Config,
+        num_samples: int,
+        samplers: tuple[str, ...],
+    ):
+        """`states` have the parameters to draw with as `params`."""
+        self.states, self.config = states, config
+        self.num_samples, self.samplers = num_samples, samplers
+        what = [to_json(config), int(states.energy.step), _fingerprint(states), samplers]
+        name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+        self.folder = workdir / 'samples' / 'parts' / name
+
+    def __iter__(self) -> Iterator[Samples]:
+        devices = jax.local_devices()
+        states = place_states(self.states, devices)
+        firsts = range(0, self.num_samples, _PART)
+        for first in logs.tracked(firsts, 'drawing', 'images', self.num_samples, _PART):
+            path = self.folder / f'{first:08d}.npz'
+            part = _read(path, self.samplers)
+            if part is None:
+                part = self._draw(states, first, devices)
+                with whole_file(path) as file:
+                    np.savez(file, **part)
+            count = min(_PART, self.num_samples - first)
+            yield {name: images[:count] for name, images in part.items()}
+
+    def discard(self) -> None:
+        """Takes the parts off the disk."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
+
+    def _draw(self, states, first, devices):
+        key = jax.random.key(self.config.seed, impl=self.config.generator)
+        size = -(-_PART // len(devices)) * len(devices)
+        key_prior, key_langevin = (
+            place_rows(chain_keys(key, size, first), devices) for key in jax.random.split(key)
+        )
+        images = _guess(key_prior, states, self.config)
+        part = {'ancestral': images}
+        num_steps = self.config.langevin.num_steps
+        for start, name in ((0, 'refined'), (num_steps, 'refined_2x')):
+            if name in self.samplers:
+                images = revise(key_langevin, states, self.config, images, num_steps, start)
+                part[name] = images
+        return {name: np.asarray(part[name][:_PART]) for name in self.samplers}
+
+
+@jax.jit(static_argnames='config')
+def _guess(keys: chex.PRNGKey, states: States, config: Config) -> chex.Array:
+    return decode(states.decoder, sample_prior(keys, keys.shape[0], config.latent_dim))
+
+
+def _fingerprint(states):
+    """Tells two runs' parameters apart."""
+    leaves = jax.tree.leaves((states.energy.params, states.decoder.params))
+    return [float(np.asarray(leaf, np.float64).sum()) for leaf in leaves]
+
+
+def _read(path, samplers):
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in samplers}
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
