@@ -20,8 +20,7 @@ def _fresh_trace_counter():
     chex.clear_trace_counter()
 
 
-@pytest.fixture
-def tiny_config() -> Config:
+def tiny() -> Config:
     """8x8 images through small dense networks: a step takes milliseconds."""
     table = (('dense', 16),)
     return Config(
@@ -35,3 +34,8 @@ def tiny_config() -> Config:
         langevin=LangevinConfig(num_steps=3),
         network=NetworkConfig(energy=table, encoder=table, decoder=table),
     )
+
+
+@pytest.fixture
+def tiny_config() -> Config:
+    return tiny()

@@ -92,6 +92,10 @@ def test_the_functional_core_needs_nothing_else(tmp_path):
         'sklearn',
         'grain',
         'tqdm',
+        'PIL',
+        'matplotlib',
+        'skimage',
+        'tensorboardX',
     ]
     code = (
         'import sys\n'

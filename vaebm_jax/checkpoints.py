@@ -7,7 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from vaebm_jax.base import States
-from vaebm_jax.config import Config, from_json
+from vaebm_jax.config import Config, from_json, refuse_other_networks
 from vaebm_jax.errors import UserError
 from vaebm_jax.train_state import create_states
 
@@ -53,17 +53,22 @@ def load_config(workdir: str | os.PathLike) -> Config:
         raise UserError(f'{path}: {error}') from error
 
 
-def load(workdir: str | os.PathLike, step: int | None = None) -> tuple[States, Config]:
+def load(
+    workdir: str | os.PathLike, step: int | None = None, config: Config | None = None
+) -> tuple[States, Config]:
     """Reads a trained run back: its three models and its config.
 
     Args:
       workdir: of the run.
       step: which checkpoint; None: the newest.
+      config: in place of the run's own, with the same networks.
 
     Raises:
-      UserError: if the workdir holds no run, or no such checkpoint.
+      UserError: if the workdir holds no run, no such checkpoint, or one of other networks.
     """
-    config = load_config(workdir)
+    own = load_config(workdir)
+    config = own if config is None else config
+    refuse_other_networks(own, config)
     folder = pathlib.Path(workdir) / 'checkpoints'
     if not folder.is_dir():
         raise UserError(f'workdir has no checkpoint yet: {folder} is not there')
@@ -74,7 +79,13 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> tuple[States, C
         step = steps[-1] if step is None else step
         if step not in steps:
             raise UserError(f'step must be one of {steps} in {folder}, got {step}')
-        return restore(manager, step, config), config
+        try:
+            return restore(manager, step, config), config
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            reason = ' '.join(str(error).split())[:200]
+            raise UserError(
+                f'the checkpoint {folder / str(step)} is not one of this config: {reason}'
+            ) from error
 
 
 def start_from(states: States, workdir: str | os.PathLike) -> States:

@@ -396,14 +396,26 @@ def _as_tuple(value: Any) -> Any:
 
 def refuse_other_run(old: Config, new: Config) -> None:
     """Raises a UserError that names the fields in which `new` cannot continue `old`'s run."""
-    before, now = flatten(old), flatten(new)
-    differences = [
-        f'{name} was {before[name]!r}, now {now[name]!r}'
-        for name in before
-        if before[name] != now[name] and name not in FREE_ON_RESUME
-    ]
+    differences = _differences(old, new, lambda name: name not in FREE_ON_RESUME)
     if differences:
         raise UserError(
             'the workdir holds a run with other settings (use another workdir, or these): '
-            + '; '.join(differences)
+            + differences
         )
+
+
+def refuse_other_networks(old: Config, new: Config) -> None:
+    """Raises a UserError that names the fields in which `new` has other models than `old`."""
+    shapes = ('latent_dim', 'data.image_size', 'data.num_channels', 'condition.kind')
+    differences = _differences(old, new, lambda name: name.startswith('network.') or name in shapes)
+    if differences:
+        raise UserError(f'the workdir holds other networks: {differences}')
+
+
+def _differences(old, new, counts):
+    before, now = flatten(old), flatten(new)
+    return '; '.join(
+        f'{name} was {before[name]!r}, now {now[name]!r}'
+        for name in before
+        if before[name] != now[name] and counts(name)
+    )

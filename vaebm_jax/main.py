@@ -2,38 +2,116 @@
 
 --config takes a file of configs/, a variant behind a colon (configs/mnist.py:paper), and
 --config.FIELD=VALUE changes one of its settings. The same command on the same workdir goes on from
-the newest checkpoint. Exit status: 0 when the run is finished; 1 after a mistake, which one line
-names.
+the newest checkpoint.
+
+--mode=sample draws from a trained run, --mode=evaluate scores it, --mode=report makes a page of it.
+They take the config from the workdir; --config.FIELD=VALUE changes what may differ, such as
+langevin.num_steps or data.dir.
+
+Exit status: 0 when the work is finished; 1 after a mistake, which one line names.
 """
 
 import os
+import pathlib
 import sys
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vaebm_jax.config import Config
+from vaebm_jax import saved_config
+from vaebm_jax.checkpoints import load_config
+from vaebm_jax.config import Config, validate
 from vaebm_jax.errors import UserError
+from vaebm_jax.evaluate import evaluate
+from vaebm_jax.report import write_report
+from vaebm_jax.sample import sample
 from vaebm_jax.train import train
+
+_MODES = ('train', 'sample', 'evaluate', 'report')
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run, made where it is missing.')
-flags.DEFINE_enum('mode', 'train', ['train'], 'What to do.')
+_MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
 _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few calls to WORKDIR/profile.')
+_TENSORBOARD = flags.DEFINE_bool('tensorboard', False, 'Write the metrics as event files, too.')
+_STEP = flags.DEFINE_integer('step', None, 'Which checkpoint; default: the newest.', lower_bound=1)
+_EMA = flags.DEFINE_bool('ema', True, 'Draw with the averaged parameters.')
+_NUM_SAMPLES = flags.DEFINE_integer(
+    'num_samples', None, 'Images to draw; default: 1000, evaluate: 10000.', lower_bound=20
+)
+_LANGEVIN_STEPS = flags.DEFINE_integer(
+    'langevin_steps', None, "Steps of the chain; default: the config's.", lower_bound=1
+)
+_INTERPOLATION = flags.DEFINE_enum(
+    'interpolation', 'linear', ['linear', 'spherical'], 'The way between two draws of z.'
+)
+_WEIGHTS = flags.DEFINE_string(
+    'inception_weights', None, 'Inception-v3, a file of tools/inception_weights.py.'
+)
+_REFERENCE_SPLIT = flags.DEFINE_enum(
+    'reference_split', 'train', ['train', 'test'], 'The real images that samples are scored by.'
+)
+_NUM_REFERENCE = flags.DEFINE_integer(
+    'num_reference', 10_000, 'How many of them, from the first on.', lower_bound=2
+)
 flags.DEFINE_bool('debug', False, "Show the traceback of a user's mistake, too.")
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f'every setting is a flag, --name=value; got {" ".join(argv[1:])!r}')
-    config = read_config()
-    if not _WORKDIR.value:
+    workdir = _WORKDIR.value
+    if _MODE.value == 'train':
+        config = read_config()
+    if not workdir:
         raise UserError('--workdir must name the folder of the run, such as runs/digits')
     if not flags.FLAGS['verbosity'].present:
-        logging.set_verbosity(logging.WARNING)  # Orbax has thirty lines to say a checkpoint.
-    use_compilation_cache()
-    train(config, _WORKDIR.value, profile=_PROFILE.value)
+        # Orbax has thirty lines to say a checkpoint, and one more before it raises an error.
+        logging.set_verbosity(logging.FATAL)
+    cache = use_compilation_cache()
+    if _MODE.value == 'train':
+        train(config, workdir, profile=_PROFILE.value, tensorboard=_TENSORBOARD.value)
+        return
+    if _MODE.value == 'report':
+        print(write_report(workdir))
+        return
+    config = read_config()
+    if _LANGEVIN_STEPS.value:
+        config.langevin.num_steps = _LANGEVIN_STEPS.value
+    validate(config)
+    drawn_with = {'step': _STEP.value, 'ema': _EMA.value}
+    if _MODE.value == 'sample':
+        spherical = _INTERPOLATION.value == 'spherical'
+        count = _NUM_SAMPLES.value or 1_000
+        sample(config, workdir, num_samples=count, spherical=spherical, **drawn_with)
+    else:
+        evaluate(
+            config,
+            workdir,
+            num_samples=_NUM_SAMPLES.value or 10_000,
+            inception_weights=_WEIGHTS.value,
+            reference_split=_REFERENCE_SPLIT.value,
+            num_reference=_NUM_REFERENCE.value,
+            cache=cache,
+            **drawn_with,
+        )
+
+
+def with_saved_config(argv: list[str]) -> list[str]:
+    """The command line with the workdir's own config in place of --config, but to train."""
+    parser = flags.FlagValues()
+    flags.DEFINE_string('mode', 'train', '', flag_values=parser)
+    flags.DEFINE_string('workdir', None, '', flag_values=parser)
+    flags.DEFINE_string('config', None, '', flag_values=parser)
+    parser.set_gnu_getopt()  # A value that stands apart, --step 5, does not end the flags.
+    rest = parser(argv, known_only=True)
+    if parser.mode == 'train' or not parser.workdir:
+        return argv
+    load_config(parser.workdir)  # A workdir without a run tells it here.
+    saved = f'{pathlib.Path(saved_config.__file__)}:{parser.workdir}'
+    own = [f'--mode={parser.mode}', f'--workdir={parser.workdir}', f'--config={saved}']
+    return [rest[0], *own, *rest[1:]]
 
 
 def read_config() -> Config:
@@ -49,16 +127,22 @@ def read_config() -> Config:
     return config
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs for later runs, where JAX_COMPILATION_CACHE_DIR does not say."""
+def use_compilation_cache() -> str:
+    """Keeps compiled programs for later runs, where JAX_COMPILATION_CACHE_DIR does not say.
+
+    Returns the folder for what can be computed again.
+    """
+    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    cache = os.path.join(cache, 'vaebm_jax')
     if not jax.config.jax_compilation_cache_dir:
-        cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-        jax.config.update('jax_compilation_cache_dir', os.path.join(cache, 'vaebm_jax'))
+        jax.config.update('jax_compilation_cache_dir', cache)
+    return cache
 
 
 def run() -> None:
     """Runs the command line; a user's mistake costs one line, not a traceback."""
     try:
+        sys.argv = with_saved_config(sys.argv)
         app.run(main)
     except UserError as error:
         if '--debug' in sys.argv:

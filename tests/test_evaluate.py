@@ -1,0 +1,159 @@
+"""Sampling and scoring a small trained run, by functions and by the command line."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_inception import random_port, write
+from test_main import command
+
+from vaebm_jax import checkpoints, evaluate, load, sample
+from vaebm_jax.errors import UserError
+from vaebm_jax.evaluate import Scores, reference_statistics
+from vaebm_jax.inception import load_inception
+from vaebm_jax.pictures import to_uint8
+from vaebm_jax.train import train
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    """Random numbers in the first layers of Inception-v3: 64 features."""
+    import inception_weights
+
+    arrays = inception_weights.converted(random_port())
+    stem = {
+        name: arrays[f'{layer}/{name[-1]}']
+        for layer in ('conv', 'conv_1', 'conv_2')
+        for name in (f'{layer}/w', f'{layer}/b')
+    }
+    return write(tmp_path_factory.mktemp('weights') / 'stem.npz', stem)
+
+
+@pytest.fixture
+def run(tiny_config, tmp_path):
+    train(tiny_config, tmp_path / 'run')
+    return tmp_path / 'run'
+
+
+def test_sample_writes_pictures_arrays_and_files(tiny_config, run):
+    sample.sample(tiny_config, run, num_samples=20)
+    folder = run / 'samples'
+    for name in ('grid', 'interpolation', 'revision', 'reconstruction'):
+        with Image.open(folder / f'{name}.png') as picture:
+            assert np.asarray(picture).std() > 0
+    states, config = load(run)
+    expected = evaluate.Draws(run, sample.averaged(states), config, 20, ('ancestral', 'refined'))
+    part = next(iter(expected))
+    for name in ('ancestral', 'refined'):
+        with np.load(folder / f'{name}.npz') as file:
+            images = file['images']
+        assert images.shape == (20, 8, 8, 1) and images.dtype == np.float32
+        np.testing.assert_array_equal(images, part[name])
+        files = sorted((folder / name).iterdir())
+        assert [file.name for file in files] == [f'{index:02d}.png' for index in range(20)]
+        with Image.open(files[7]) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), to_uint8(images[7])[..., 0])
+    expected.discard()
+    assert not (folder / 'parts').exists()
+
+
+def test_evaluate_names_its_numbers(tiny_config, run, weights, tmp_path):
+    result = evaluate.evaluate(
+        tiny_config,
+        run,
+        num_samples=20,
+        inception_weights=weights,
+        reference_split='test',
+        num_reference=100,
+        cache=tmp_path / 'cache',
+    )
+    assert json.loads((run / 'evaluation.json').read_text()) == result
+    assert result['checkpoint_step'] == 6
+    for name, steps in (('ancestral', 0), ('refined', 3), ('refined_2x', 6)):
+        row = result[name]
+        assert (row['num_samples'], row['langevin_steps']) == (20, steps)
+        assert (row['reference_split'], row['reference_size']) == ('test', 100)
+        assert row['fd_64'] > 0 and 'fid' not in row and 'inception_score' not in row
+        assert row['warning'].startswith('20 images are too few for 64 features')
+    assert not (run / 'samples' / 'parts').exists()
+
+
+def test_real_images_are_read_once(weights, tmp_path, monkeypatch):
+    """Known again by content: other images, or other weights, are others."""
+    inception = load_inception(weights)
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
+    first = reference_statistics(inception, images, tmp_path)
+    monkeypatch.setattr(evaluate, 'features_of', None)
+    again = reference_statistics(inception, images.copy(), tmp_path)
+    np.testing.assert_array_equal(first[64].products, again[64].products)
+    assert again[64].count == 30
+    for changed in (
+        (inception, images[:29]),
+        (inception | {'conv': {**inception['conv'], 'b': inception['conv']['b'] + 1}}, images),
+    ):
+        with pytest.raises(TypeError):
+            reference_statistics(*changed, tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(TypeError):  # Half a file is made anew.
+        reference_statistics(inception, images, tmp_path)
+
+
+def test_the_name_of_a_number_says_what_it_is():
+    """2048 features give a fid, the classifier an Inception score, others an fd."""
+    rng = np.random.default_rng(0)
+    scores = Scores()
+    logits = 1000.0 * np.eye(1008)[np.arange(40) % 4]
+    scores.add([{64: rng.normal(size=(40, 64)), 2048: rng.normal(size=(40, 2048)), 1008: logits}])
+    result = scores.against(scores.moments)
+    assert sorted(result) == ['fd_64', 'fid', 'inception_score', 'inception_score_std', 'warning']
+    assert abs(result['fid']) < 1e-3
+    np.testing.assert_allclose(result['inception_score'], 4.0, rtol=1e-6)
+
+
+def test_checkpoints_of_other_networks_are_refused(tiny_config, run):
+    tiny_config.latent_dim = 5
+    with pytest.raises(UserError, match='other networks: latent_dim was 4, now 5'):
+        checkpoints.load(run, config=tiny_config)
+
+
+def test_the_command_line_takes_the_workdirs_config(tiny_config, run, tmp_path):
+    """And overrides on top of it."""
+    arguments = ['--mode=evaluate', '--workdir=run', '--num_samples=20']
+    result = command(*arguments, '--config.langevin.step_size=0.003', cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    row = json.loads((run / 'evaluation.json').read_text())
+    assert row['refined_2x'] == {'num_samples': 20, 'langevin_steps': 6}
+    assert row['diagnostics']['acceptance']['step_size'] == 0.003
+    result = command(
+        '--num_samples', 20, '--langevin_steps=2', '--mode', 'sample', '--workdir=run', cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert (run / 'samples' / 'refined.npz').is_file()
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--workdir=nowhere'], 'error: workdir must hold a run, but nowhere/config.json cannot'),
+        (['--workdir=empty'], 'error: workdir must hold a run, but empty/config.json cannot'),
+        (['--workdir=run', '--step=5'], 'error: step must be one of [2, 4, 6] in'),
+        (['--workdir=run', '--inception_weights=w.npz'], 'error: inception_weights cannot be read'),
+        (['--workdir=run', '--config.latent_dim=9'], 'error: the workdir holds other networks'),
+        (['--workdir=broken'], 'error: the checkpoint'),
+        ([], 'error: --workdir must name the folder'),
+    ],
+)
+def test_mistakes_cost_one_line(run, tmp_path, arguments, message):
+    (tmp_path / 'empty').mkdir()
+    if '--workdir=broken' in arguments:
+        run.rename(tmp_path / 'broken')
+        for file in (tmp_path / 'broken' / 'checkpoints' / '6').rglob('*'):
+            if file.is_file():
+                file.write_bytes(b'')
+    result = command('--mode=evaluate', '--num_samples=20', *arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if not line.startswith('evaluate:')]
+    assert len(errors) == 1 and errors[0].startswith(message), result.stderr
+    assert not list(tmp_path.rglob('evaluation.json'))

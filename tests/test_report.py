@@ -1,0 +1,163 @@
+"""The page of a run: whole, by itself, and looked at in a browser."""
+
+import dataclasses
+import html.parser
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import tiny
+from PIL import Image
+from test_main import command
+
+from vaebm_jax.errors import UserError
+from vaebm_jax.evaluate import evaluate
+from vaebm_jax.report import write_report
+from vaebm_jax.sample import sample
+from vaebm_jax.train import train
+
+VOID = {'meta', 'img'}
+
+
+class Page(html.parser.HTMLParser):
+    """What stands on a page; raises where an element is not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.sources, self.text, self.tags = [], [], '', set()
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        attrs = dict(attrs)
+        assert 'href' not in attrs
+        if tag == 'img':
+            self.sources.append(attrs['src'])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ['style']:
+            self.text += data
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """Trained, not yet sampled or scored; its name is one that HTML must not take for its own."""
+    config = dataclasses.replace(tiny(), name='<b>tiny & thin', sample_every=3)
+    folder = tmp_path_factory.mktemp('report') / 'run'
+    train(config, folder)
+    return config, folder
+
+
+def test_what_is_missing_is_named_with_its_command(run):
+    _, folder = run
+    page = Page(write_report(folder).read_text())
+    assert '<b>tiny & thin' in page.text and 'step 6 of 6' in page.text
+    for mode in ('sample', 'evaluate'):
+        assert f'python -m vaebm_jax.main --workdir={folder} --mode={mode}' in page.text
+    assert 'langevin.num_steps' in page.text
+    assert len(page.sources) == 3  # Two pictures of the training, and the curves.
+    assert 'script' not in page.tags
+
+
+def test_the_page_has_the_numbers_and_pictures_of_the_run(run, tmp_path):
+    config, folder = run
+    shutil.copytree(folder, tmp_path / 'run')
+    sample(config, tmp_path / 'run', num_samples=20)
+    result = evaluate(config, tmp_path / 'run', num_samples=20)
+    # As a run with weights has them.
+    result['refined'] |= {'fd_64': 12.5, 'warning': '20 images are too few'}
+    (tmp_path / 'run/evaluation.json').write_text(json.dumps(result))
+    text = write_report(tmp_path / 'run').read_text()
+    page = Page(text)
+    assert 'fd_64–12.5–' in page.text  # Of the refined samples alone.
+    assert '20 images are too few.' in page.text
+    assert f'{result["diagnostics"]["energies"]["train"]["mean"]:.4g}' in page.text
+    assert 'uniform noise' in page.text and 'not drawn yet' not in page.text
+    kinds = [source.split(';')[0] for source in page.sources]
+    assert kinds == ['data:image/png'] * 6 + ['data:image/svg+xml'] * 2
+    # Nothing is fetched: no address but the names of SVG's own vocabulary, inside the data.
+    assert not re.search(r'https?://|url\(|@import', text)
+
+
+def test_numbers_that_were_not_finite_leave_a_gap(run, tmp_path):
+    _, folder = run
+    shutil.copytree(folder, tmp_path / 'run')
+    path = tmp_path / 'run/metrics.jsonl'
+    row = json.loads(path.read_text().splitlines()[-1])
+    row |= {'energy_data': None, 'rate': None, 'step': 8}
+    path.write_text(path.read_text() + json.dumps(row) + '\n' + '{"step": 1')
+    assert 'step 8 of 6' in Page(write_report(tmp_path / 'run').read_text()).text
+
+
+def test_mistakes_cost_one_line(run, tmp_path):
+    with pytest.raises(UserError, match='workdir must hold a run'):
+        write_report(tmp_path)
+    _, folder = run
+    shutil.copytree(folder, tmp_path / 'run')
+    (tmp_path / 'run/evaluation.json').write_text('{')
+    with pytest.raises(UserError, match='evaluation.json cannot be read'):
+        write_report(tmp_path / 'run')
+    result = command('--mode=report', '--workdir=run', cwd=tmp_path)
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_the_command_line_writes_the_page(run, tmp_path):
+    _, folder = run
+    result = command('--mode=report', f'--workdir={folder}', cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str(folder / 'report.html')
+
+
+@pytest.mark.slow
+def test_a_browser_shows_it(run, tmp_path):
+    """Headless Chromium from the disk: every picture is decoded, and none wider than the page."""
+    browser = (
+        shutil.which('chromium')
+        or shutil.which('chromium-browser')
+        or shutil.which('google-chrome')
+    )
+    if browser is None:
+        pytest.skip('needs Chromium (apt-get install chromium)')
+    config, folder = run
+    shutil.copytree(folder, tmp_path / 'run')
+    sample(config, tmp_path / 'run', num_samples=20)
+    evaluate(config, tmp_path / 'run', num_samples=20)
+    path = write_report(tmp_path / 'run')
+    script = (
+        '<script>addEventListener("load", () => { const all = [...document.images]; '
+        'document.title = `seen:${all.length}:`'
+        ' + all.filter(i => i.complete && i.naturalWidth > 50 && i.width <= innerWidth).length })'
+        '</script></body>'
+    )
+    probe = tmp_path / 'probe.html'
+    probe.write_text(path.read_text().replace('</body>', script))
+    options = ['--headless', '--no-sandbox', '--disable-gpu', '--window-size=1200,6000']
+    environment = os.environ | {'HOME': str(tmp_path)}
+
+    def look(*arguments):
+        return subprocess.run(
+            [browser, *options, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=environment,
+            check=True,
+        ).stdout
+
+    dom = look('--dump-dom', probe.as_uri())
+    assert '<title>seen:8:8</title>' in dom
+    look(f'--screenshot={tmp_path / "page.png"}', path.as_uri())
+    with Image.open(tmp_path / 'page.png') as picture:
+        pixels = np.asarray(picture.convert('L'), np.float32)
+    assert pixels.shape == (6000, 1200) and pixels.std() > 20

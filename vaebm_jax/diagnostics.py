@@ -1,0 +1,165 @@
+"""What a trained energy does: on other images, in long chains, under a Metropolis test."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from vaebm_jax import data, logs
+from vaebm_jax.base import States
+from vaebm_jax.config import Config
+from vaebm_jax.energy import reference_energy
+from vaebm_jax.errors import UserError
+from vaebm_jax.langevin import acceptance
+from vaebm_jax.sampling import energy_of, generate, revise
+
+_BATCH = 500
+_NUM_CHAINS = 64
+_NUM_BINS = 60
+# Sets of the same shape, each an out-of-distribution set for the other.
+_NEIGHBOURS = {'mnist': 'fashion_mnist', 'fashion_mnist': 'mnist'}
+
+
+def diagnose(
+    states: States, config: Config, samples: dict[str, np.ndarray], num_images: int
+) -> dict:
+    """The diagnostics of `evaluation.json`.
+
+    Args:
+      states: trained models, with the parameters to use as `params`.
+      config: of the run.
+      samples: `{sampler: [N, H, W, C]}`, whose energies are of interest.
+      num_images: of each set at the most.
+
+    Returns:
+      `energies` (a set each: `mean`, `std` in nats, and how well the energy tells it from the test
+      images, `auroc`, beside `auroc_reference_term`, which |x|² alone reaches), `histogram`,
+      `long_chains` and `acceptance`.
+    """
+    sets = dict(image_sets(config, num_images)) | {
+        name: images[:num_images] for name, images in samples.items()
+    }
+    logs.say(f'energies: {", ".join(sets)}')
+    energies = {name: energies_of(states, config, images) for name, images in sets.items()}
+    key = jax.random.key(config.seed, impl=config.generator)
+    return {
+        'energies': energy_table(sets, energies),
+        'histogram': histogram(energies),
+        'long_chains': long_chains(key, states, config),
+        'acceptance': metropolis(key, states, config),
+    }
+
+
+def image_sets(config: Config, num_images: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Train, test, and what is neither: names and images in [-1, 1].
+
+    Out of distribution are the neighbouring data set where it is prepared, test images with their
+    pixels shuffled or their values inverted, and uniform noise.
+    """
+    rng = np.random.default_rng(config.seed)
+    for split in ('train', 'test'):
+        images = as_pixels(data.first_images(config.data, split, num_images))
+        yield split, images
+    if neighbour := _NEIGHBOURS.get(config.data.name):
+        try:
+            other = dataclasses.replace(config.data, name=neighbour)
+            yield neighbour, as_pixels(data.first_images(other, 'test', num_images))
+        except UserError as error:
+            logs.say(f'no energies of {neighbour}: {error}')
+    height, width = images.shape[1:3]
+    order = rng.permutation(height * width)
+    flat = images.reshape(len(images), -1, images.shape[-1])
+    yield 'shuffled pixels', flat[:, order].reshape(images.shape)
+    yield 'inverted', -images
+    yield 'uniform noise', rng.uniform(-1.0, 1.0, images.shape).astype(np.float32)
+
+
+def as_pixels(images: np.ndarray) -> np.ndarray:
+    """uint8 images as float32 in [-1, 1]."""
+    return np.asarray(images / 127.5 - 1.0, np.float32)
+
+
+def energies_of(states: States, config: Config, images: np.ndarray) -> np.ndarray:
+    """U of images `[N, H, W, C]`, `[N]` nats in float64."""
+    energy = jax.jit(energy_of(states.energy, config))
+    parts = [energy(images[first : first + _BATCH]) for first in range(0, len(images), _BATCH)]
+    return np.concatenate([np.asarray(part, np.float64) for part in parts])
+
+
+def energy_table(sets: dict[str, np.ndarray], energies: dict[str, np.ndarray]) -> dict:
+    """Mean, spread and how well the energy, or |x|² alone, tells a set from `test`."""
+    norms = {name: np.asarray(reference_energy(jnp.asarray(x), 1.0)) for name, x in sets.items()}
+    table = {}
+    for name, values in energies.items():
+        table[name] = {
+            'num_images': len(values),
+            'mean': float(values.mean()),
+            'std': float(values.std()),
+        }
+        if name != 'test':
+            table[name]['auroc'] = auroc(energies['test'], values)
+            table[name]['auroc_reference_term'] = auroc(norms['test'], norms[name])
+    return table
+
+
+def auroc(inside: np.ndarray, outside: np.ndarray) -> float | None:
+    """How often a random `outside` has the higher score than a random `inside`; ties count half."""
+    scores = np.concatenate([inside, outside])
+    if not np.all(np.isfinite(scores)):
+        return None
+    labels = np.repeat([0, 1], [len(inside), len(outside)])
+    return float(roc_auc_score(labels, scores))
+
+
+def histogram(energies: dict[str, np.ndarray]) -> dict:
+    """Counts by energy over common bins, from the lowest to the highest."""
+    values = np.concatenate(list(energies.values()))
+    edges = np.histogram_bin_edges(values[np.isfinite(values)], _NUM_BINS)
+    counts = {name: np.histogram(part, edges)[0].tolist() for name, part in energies.items()}
+    return {'edges': edges.tolist(), 'counts': counts}
+
+
+def long_chains(key: jax.Array, states: States, config: Config) -> list[dict]:
+    """Chains from ancestral samples after 0, 1, 10 and 100 times the training length.
+
+    `energy` in nats, `distance` from the start (Euclidean, over all pixels), and `outside`, the
+    share of pixels outside [-1, 1]: means over 64 chains.
+    """
+    start, _ = generate(key, states, config, _NUM_CHAINS, ema=False)
+    key_langevin = jax.random.split(key)[1]
+    num_steps = config.langevin.num_steps
+    x, rows, done = start, [], 0
+    for length in logs.tracked((0, 1, 10, 100), 'long chains', 'lengths', 4):
+        while done < length * num_steps:  # In pieces of one length, so that one is compiled.
+            x = revise(key_langevin, states, config, x, num_steps, done)
+            done += num_steps
+        moved = np.asarray(x - start).reshape(_NUM_CHAINS, -1)
+        rows.append(
+            {
+                'steps': done,
+                'energy': float(energies_of(states, config, np.asarray(x)).mean()),
+                'distance': float(np.linalg.norm(moved, axis=1).mean()),
+                'outside': float(np.mean(np.abs(np.asarray(x)) > 1.0)),
+            }
+        )
+    return rows
+
+
+def metropolis(key: jax.Array, states: States, config: Config) -> dict:
+    """Mean acceptance of a Metropolis test of the training step, from refined samples.
+
+    Float32 energies of 1e6 nats are told apart to 0.1 at best; a mean over chains bears that.
+    """
+    _, refined = generate(key, states, config, _NUM_CHAINS, ema=False)
+    step_size = config.langevin.step_size
+    accepted = jax.jit(
+        lambda key, x: acceptance(key, energy_of(states.energy, config), x, step_size=step_size)
+    )
+    return {
+        'mean': float(accepted(jax.random.fold_in(key, 1), refined).mean()),
+        'step_size': step_size,
+        'num_chains': _NUM_CHAINS,
+    }

@@ -1,0 +1,195 @@
+"""From a checkpoint to a table of numbers: `evaluation.json`."""
+
+import hashlib
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+
+from vaebm_jax import checkpoints, data, logs
+from vaebm_jax.config import Config
+from vaebm_jax.diagnostics import diagnose
+from vaebm_jax.draws import Draws
+from vaebm_jax.files import whole_file, write_atomically
+from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_inception
+from vaebm_jax.metrics import Moments, frechet_distance, inception_score
+from vaebm_jax.parallel import place_rows
+from vaebm_jax.pictures import to_uint8
+from vaebm_jax.sampling import averaged
+
+SAMPLERS = {'ancestral': 0, 'refined': 1, 'refined_2x': 2}  # Langevin steps, in training lengths.
+_BATCH = 64
+_MAX_DIAGNOSED = 1000
+
+
+def evaluate(
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    num_samples: int,
+    inception_weights: str | os.PathLike | None = None,
+    reference_split: str = 'train',
+    num_reference: int = 10_000,
+    cache: str | os.PathLike | None = None,
+    step: int | None = None,
+    ema: bool = True,
+) -> dict:
+    """Scores a checkpoint's samples and examines its energy.
+
+    Args:
+      config: of the run; `config.langevin` may differ from it.
+      workdir: of the run; `evaluation.json` is written there.
+      num_samples: by each sampler.
+      inception_weights: the file of `load_inception`; without it there are no Frechet distances.
+      reference_split: which real images the samples are compared with.
+      num_reference: how many of them, from the first on; the authors took 10,000.
+      cache: folder that keeps the statistics of real images, found again by their content.
+      step: which checkpoint; None: the newest.
+      ema: draw with the averaged parameters.
+
+    Returns:
+      What `evaluation.json` holds.
+
+    Raises:
+      UserError: if there is no such checkpoint, data set or weights.
+    """
+    weights = load_inception(inception_weights) if inception_weights else None
+    workdir = pathlib.Path(workdir)
+    states, config = checkpoints.load(workdir, step, config)
+    states = averaged(states) if ema else states
+    result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}
+    logs.say(f'evaluate: step {result["checkpoint_step"]} of {workdir}')
+
+    if weights is not None:
+        images = data.first_images(config.data, reference_split, num_reference)
+        reference = reference_statistics(weights, images, cache)
+        about = {'reference_split': reference_split, 'reference_size': _count(reference)}
+    draws = Draws(workdir, states, config, num_samples, tuple(SAMPLERS))
+    scores = {name: Scores() for name in SAMPLERS}
+    kept = {name: [] for name in SAMPLERS}
+    for part in draws:
+        for name, images in part.items():
+            if sum(map(len, kept[name])) < _MAX_DIAGNOSED:
+                kept[name].append(images)
+            if weights is not None:
+                scores[name].add(features_of(weights, to_uint8(images)))
+    for name, lengths in SAMPLERS.items():
+        result[name] = {
+            'num_samples': num_samples,
+            'langevin_steps': lengths * config.langevin.num_steps,
+        }
+        if weights is not None:
+            result[name] |= about | scores[name].against(reference)
+    samples = {name: np.concatenate(parts) for name, parts in kept.items()}
+    result['diagnostics'] = diagnose(states, config, samples, min(num_samples, _MAX_DIAGNOSED))
+    write_atomically(workdir / 'evaluation.json', (json.dumps(result, indent=2) + '\n').encode())
+    draws.discard()
+    for line in table(result):
+        logs.say(line)
+    logs.say(f'finished: {workdir / "evaluation.json"}')
+    return result
+
+
+class Scores:
+    """Moments of the features of images, and their class logits where the network has them."""
+
+    def __init__(self):
+        self.moments, self.logits = {}, []
+
+    def add(self, features: Iterable[dict[int, np.ndarray]]) -> None:
+        """Takes in batches of features by width."""
+        for batch in features:
+            for width, values in batch.items():
+                if width == NUM_CLASSES:
+                    self.logits.append(values)
+                else:
+                    self.moments.setdefault(width, Moments.empty(width)).add(values)
+
+    def against(self, reference: dict[int, Moments]) -> dict:
+        """The scores, named by what they are."""
+        result = {}
+        for width, moments in self.moments.items():
+            name = 'fid' if width == 2048 else f'fd_{width}'
+            result[name] = frechet_distance(moments, reference[width])
+        if self.logits:
+            logits = np.concatenate(self.logits)
+            result['inception_score'], result['inception_score_std'] = inception_score(logits)
+        widest, count = max(self.moments), min(_count(self.moments), _count(reference))
+        if count <= widest:
+            result['warning'] = (
+                f'{count} images are too few for {widest} features: their covariance is singular, '
+                f'and the distance is too large; take more than {widest}'
+            )
+        return result
+
+
+def features_of(weights: Weights, images: np.ndarray) -> Iterable[dict[int, np.ndarray]]:
+    """Inception features of uint8 images, a batch at a time, over all local devices."""
+    devices = jax.local_devices()
+    size = _BATCH * len(devices)
+    for first in range(0, len(images), size):
+        batch = images[first : first + size]
+        rows = np.pad(batch, [(0, size - len(batch))] + [(0, 0)] * 3)
+        features = inception_features(weights, place_rows(rows, devices))
+        yield {width: np.asarray(values)[: len(batch)] for width, values in features.items()}
+
+
+def reference_statistics(
+    weights: Weights, images: np.ndarray, cache: str | os.PathLike | None
+) -> dict[int, Moments]:
+    """Moments of real images' features by width, kept in `cache` under a hash of both."""
+    digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
+    for layer in sorted(weights):
+        for name in sorted(weights[layer]):
+            digest.update(np.asarray(weights[layer][name]).tobytes())
+    path = None
+    if cache:
+        path = pathlib.Path(cache) / f'reference-{digest.hexdigest()[:24]}.npz'
+        try:
+            with np.load(path) as file:
+                widths = sorted({int(name.split('_')[1]) for name in file.files})
+                return {
+                    width: Moments(
+                        int(file[f'count_{width}']),
+                        file[f'total_{width}'],
+                        file[f'products_{width}'],
+                    )
+                    for width in widths
+                }
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            pass  # Not there, or not whole: made anew.
+    scores = Scores()
+    size = len(images)
+    firsts = range(0, size, 8 * _BATCH)
+    for first in logs.tracked(firsts, 'features of real images', 'images', size, 8 * _BATCH):
+        scores.add(features_of(weights, images[first : first + 8 * _BATCH]))
+    if path:
+        arrays = {}
+        for width, moments in scores.moments.items():
+            arrays[f'count_{width}'] = moments.count
+            arrays[f'total_{width}'] = moments.total
+            arrays[f'products_{width}'] = moments.products
+        with whole_file(path) as file:
+            np.savez(file, **arrays)
+    return scores.moments
+
+
+def table(result: dict) -> list[str]:
+    """The scores as lines for a terminal, a column a sampler."""
+    names = [key for key in result['refined'] if key != 'warning']
+    lines = [f'{"":20s}' + ''.join(f'{sampler:>14s}' for sampler in SAMPLERS)]
+    for name in names:
+        values = [result[sampler][name] for sampler in SAMPLERS]
+        cells = [f'{v:14.4g}' if isinstance(v, float) else f'{v!s:>14s}' for v in values]
+        lines.append(f'{name:20s}' + ''.join(cells))
+    if 'warning' in result['refined']:
+        lines.append('warning: ' + result['refined']['warning'])
+    return lines
+
+
+def _count(moments):
+    return next(iter(moments.values())).count

@@ -1,0 +1,114 @@
+"""What a trained run draws, for people to look at and for other tools to score."""
+
+import os
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+
+from vaebm_jax import checkpoints, data, logs, pictures
+from vaebm_jax.config import Config
+from vaebm_jax.draws import Draws
+from vaebm_jax.errors import UserError
+from vaebm_jax.files import whole_file
+from vaebm_jax.sampling import averaged, generate, interpolate, reconstruct, revision
+
+_NUM_ROWS = 8
+_NUM_POINTS = 10  # Of an interpolation.
+_NUM_FRAMES = 11  # Of a filmstrip, at the most.
+_SAMPLERS = ('ancestral', 'refined')
+
+
+def sample(
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    num_samples: int,
+    step: int | None = None,
+    ema: bool = True,
+    spherical: bool = False,
+) -> None:
+    """Draws from a checkpoint: pictures, and samples as arrays and as PNG files.
+
+    Writes to `<workdir>/samples`: `grid.png` (ancestral and refined samples), `interpolation.png`,
+    `revision.png` (a row a sample, the chain from left to right), `reconstruction.png` (test images
+    above their reconstructions), `ancestral.npz` and `refined.npz` (`images`, `[N, H, W, C]`
+    float32) and the folders `ancestral` and `refined` of 8-bit PNG files.
+
+    Args:
+      config: of the run; `config.langevin` may differ from it.
+      workdir: of the run.
+      num_samples: N.
+      step: which checkpoint; None: the newest.
+      ema: draw with the averaged parameters.
+      spherical: interpolate along the arc in place of the straight line.
+
+    Raises:
+      UserError: if there is no such checkpoint, or nowhere to write.
+    """
+    states, config = checkpoints.load(workdir, step, config)
+    states = averaged(states) if ema else states
+    folder = pathlib.Path(workdir) / 'samples'
+    logs.say(f'sample: step {int(states.energy.step)} of {workdir}')
+    write_pictures(states, config, folder, spherical)
+
+    draws = Draws(pathlib.Path(workdir), states, config, num_samples, _SAMPLERS)
+    parts = list(draws)
+    for name in _SAMPLERS:
+        images = np.concatenate([part[name] for part in parts])
+        with whole_file(folder / f'{name}.npz') as file:
+            np.savez(file, images=images)
+        shutil.rmtree(folder / name, ignore_errors=True)
+        width = len(str(num_samples - 1))
+        for index, image in enumerate(logs.tracked(images, f'{name} PNGs', 'files', len(images))):
+            pictures.save(folder / name / f'{index:0{width}d}.png', image)
+    draws.discard()
+    logs.say(
+        f'finished: {folder}/grid.png, interpolation.png, revision.png, reconstruction.png; '
+        f'{num_samples:,} images each in ancestral.npz, refined.npz and folders of PNGs'
+    )
+
+
+def write_pictures(states, config, folder, spherical):
+    """The four pictures; `states` have the parameters to draw with as `params`."""
+    key = jax.random.key(config.seed, impl=config.generator)
+    num_steps = config.langevin.num_steps
+    revised = f'after {num_steps} Langevin steps'
+    ancestral, refined = generate(key, states, config, 64, ema=False)
+    grids = {'ancestral samples (decoder)': ancestral, revised: refined}
+    pictures.side_by_side(folder / 'grid.png', grids)
+
+    film = revision(key, states, config, _NUM_ROWS)
+    frames = np.unique(np.linspace(0, num_steps, _NUM_FRAMES).round().astype(int))
+    caption = 'the chain after ' + ', '.join(map(str, frames)) + ' steps'
+    pictures.side_by_side(
+        folder / 'revision.png', {caption: np.asarray(film[frames]).swapaxes(0, 1)}
+    )
+
+    decoded, refined = interpolate(key, states, config, _NUM_ROWS, _NUM_POINTS, spherical)
+    way = 'on the arc' if spherical else 'on the line'
+    pictures.side_by_side(
+        folder / 'interpolation.png',
+        {f'decoded, z {way} between two draws': decoded, revised: refined},
+    )
+
+    try:
+        images = data.first_images(config.data, 'test', 32)
+    except UserError as error:
+        logs.say(f'no reconstructions: {error}')
+        return
+    images = images / np.float32(127.5) - np.float32(1.0)
+    rebuilt = reconstruct(states, images)
+    rows = [row for pair in zip(_rows(images), _rows(rebuilt), strict=True) for row in pair]
+    pictures.side_by_side(
+        folder / 'reconstruction.png',
+        {'test images, each row above its reconstruction': np.stack(rows)},
+    )
+
+
+def _rows(images):
+    """`[N, ...]` in rows of eight, what is over left out."""
+    images = np.asarray(images)
+    width = min(8, len(images))
+    return images[: len(images) // width * width].reshape(-1, width, *images.shape[1:])
