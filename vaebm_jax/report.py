@@ -124,7 +124,7 @@ def _pictures(folder, command):
     steps = sorted(folder.glob('step_*.png'))
     for path in dict.fromkeys([*steps[:1], *steps[-1:]]):
         step = int(path.stem.removeprefix('step_'))
-        caption = f'While training, step {step:,}: raw parameters, before and after revision'
+        caption = f'While training, at step {step:,}: before and after revision'
         parts.append(_figure(path.read_bytes(), 'image/png', caption))
     return parts
 
