@@ -100,12 +100,35 @@ def test_real_images_are_read_once(weights, tmp_path, monkeypatch):
         reference_statistics(inception, images, tmp_path)
 
 
+def test_features_go_on_after_an_interruption(weights, tmp_path, monkeypatch):
+    """What was computed is kept, and gone when the whole is done."""
+    inception = load_inception(weights)
+    monkeypatch.setattr(evaluate, '_BATCH', 2)  # Parts of 16 images.
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    whole = reference_statistics(inception, images, tmp_path / 'whole')
+    compute, calls = evaluate.inception_features, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 10:  # In the second part.
+            raise KeyboardInterrupt
+        return compute(*args)
+
+    monkeypatch.setattr(evaluate, 'inception_features', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reference_statistics(inception, images, tmp_path / 'cut')
+    again = reference_statistics(inception, images, tmp_path / 'cut')
+    assert len(calls) == 10 + 12  # Of 20 batches, 8 were kept.
+    np.testing.assert_array_equal(again[64].products, whole[64].products)
+    assert [path.suffix for path in (tmp_path / 'cut').iterdir()] == ['.npz']
+
+
 def test_the_name_of_a_number_says_what_it_is():
     """2048 features give a fid, the classifier an Inception score, others an fd."""
     rng = np.random.default_rng(0)
     scores = Scores()
     logits = 1000.0 * np.eye(1008)[np.arange(40) % 4]
-    scores.add([{64: rng.normal(size=(40, 64)), 2048: rng.normal(size=(40, 2048)), 1008: logits}])
+    scores.add({64: rng.normal(size=(40, 64)), 2048: rng.normal(size=(40, 2048)), 1008: logits})
     result = scores.against(scores.moments)
     assert sorted(result) == ['fd_64', 'fid', 'inception_score', 'inception_score_std', 'warning']
     assert abs(result['fid']) < 1e-3

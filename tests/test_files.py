@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from vaebm_jax.files import write_atomically
+from vaebm_jax.files import kept, write_atomically
 
 
 def test_write_atomically_leaves_whole_files_alone(tmp_path):
@@ -10,3 +11,19 @@ def test_write_atomically_leaves_whole_files_alone(tmp_path):
         write_atomically(path, 'no bytes')
     assert path.read_bytes() == b'first'
     assert [entry.name for entry in tmp_path.iterdir()] == ['file']
+
+
+def test_kept_arrays_are_made_once_and_again_where_they_are_not_whole(tmp_path):
+    made = []
+
+    def make():
+        made.append(len(made))
+        return {'x': np.arange(3) + made[-1]}
+
+    path = tmp_path / 'folder' / 'x.npz'
+    for _ in range(2):
+        np.testing.assert_array_equal(kept(path, make)['x'], [0, 1, 2])
+    path.write_bytes(path.read_bytes()[:40])
+    for _ in range(2):
+        np.testing.assert_array_equal(kept(path, make)['x'], [1, 2, 3])
+    assert made == [0, 1]

@@ -4,7 +4,6 @@ import hashlib
 import json
 import pathlib
 import shutil
-import zipfile
 from collections.abc import Iterator
 
 import chex
@@ -14,7 +13,7 @@ import numpy as np
 from vaebm_jax import logs
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, to_json
-from vaebm_jax.files import whole_file
+from vaebm_jax.files import kept
 from vaebm_jax.keys import chain_keys
 from vaebm_jax.parallel import place_rows, place_states
 from vaebm_jax.sampling import decode, revise, sample_prior
@@ -54,11 +53,7 @@ class Draws:
         firsts = range(0, self.num_samples, _PART)
         for first in logs.tracked(firsts, 'drawing', 'images', self.num_samples, _PART):
             path = self.folder / f'{first:08d}.npz'
-            part = _read(path, self.samplers)
-            if part is None:
-                part = self._draw(states, first, devices)
-                with whole_file(path) as file:
-                    np.savez(file, **part)
+            part = kept(path, lambda first=first: self._draw(states, first, devices))
             count = min(_PART, self.num_samples - first)
             yield {name: images[:count] for name, images in part.items()}
 
@@ -93,11 +88,3 @@ def _fingerprint(states):
     """Tells two runs' parameters apart."""
     leaves = jax.tree.leaves((states.energy.params, states.decoder.params))
     return [float(np.asarray(leaf, np.float64).sum()) for leaf in leaves]
-
-
-def _read(path, samplers):
-    try:
-        with np.load(path) as file:
-            return {name: file[name] for name in samplers}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return None

@@ -4,8 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
-import zipfile
-from collections.abc import Iterable
+import shutil
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from vaebm_jax import checkpoints, data, logs
 from vaebm_jax.config import Config
 from vaebm_jax.diagnostics import diagnose
 from vaebm_jax.draws import Draws
-from vaebm_jax.files import whole_file, write_atomically
+from vaebm_jax.files import kept, write_atomically
 from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_inception
 from vaebm_jax.metrics import Moments, frechet_distance, inception_score
 from vaebm_jax.parallel import place_rows
@@ -47,7 +46,8 @@ def evaluate(
       inception_weights: the file of `load_inception`; without it there are no Frechet distances.
       reference_split: which real images the samples are compared with.
       num_reference: how many of them, from the first on; the authors took 10,000.
-      cache: folder that keeps the statistics of real images, found again by their content.
+      cache: folder that keeps the statistics of real images, found again by their content; None:
+        the workdir.
       step: which checkpoint; None: the newest.
       ema: draw with the averaged parameters.
 
@@ -66,7 +66,7 @@ def evaluate(
 
     if weights is not None:
         images = data.first_images(config.data, reference_split, num_reference)
-        reference = reference_statistics(weights, images, cache)
+        reference = reference_statistics(weights, images, cache or workdir)
         about = {'reference_split': reference_split, 'reference_size': _count(reference)}
     draws = Draws(workdir, states, config, num_samples, tuple(SAMPLERS))
     scores = {name: Scores() for name in SAMPLERS}
@@ -76,7 +76,7 @@ def evaluate(
             if sum(map(len, kept[name])) < _MAX_DIAGNOSED:
                 kept[name].append(images)
             if weights is not None:
-                scores[name].add(features_of(weights, to_uint8(images)))
+                scores[name].add(features_of(weights, to_uint8(images), draws.folder))
     for name, lengths in SAMPLERS.items():
         result[name] = {
             'num_samples': num_samples,
@@ -100,14 +100,13 @@ class Scores:
     def __init__(self):
         self.moments, self.logits = {}, []
 
-    def add(self, features: Iterable[dict[int, np.ndarray]]) -> None:
-        """Takes in batches of features by width."""
-        for batch in features:
-            for width, values in batch.items():
-                if width == NUM_CLASSES:
-                    self.logits.append(values)
-                else:
-                    self.moments.setdefault(width, Moments.empty(width)).add(values)
+    def add(self, features: dict[int, np.ndarray]) -> None:
+        """Takes in the features of some images, by width."""
+        for width, values in features.items():
+            if width == NUM_CLASSES:
+                self.logits.append(values)
+            else:
+                self.moments.setdefault(width, Moments.empty(width)).add(values)
 
     def against(self, reference: dict[int, Moments]) -> dict:
         """The scores, named by what they are."""
@@ -127,55 +126,67 @@ class Scores:
         return result
 
 
-def features_of(weights: Weights, images: np.ndarray) -> Iterable[dict[int, np.ndarray]]:
-    """Inception features of uint8 images, a batch at a time, over all local devices."""
+def features_of(
+    weights: Weights, images: np.ndarray, folder: pathlib.Path | None = None
+) -> dict[int, np.ndarray]:
+    """Inception features of uint8 images by width, over all local devices.
+
+    In `folder` they are kept, and found again by the content of weights and images.
+    """
     devices = jax.local_devices()
     size = _BATCH * len(devices)
-    for first in range(0, len(images), size):
-        batch = images[first : first + size]
-        rows = np.pad(batch, [(0, size - len(batch))] + [(0, 0)] * 3)
-        features = inception_features(weights, place_rows(rows, devices))
-        yield {width: np.asarray(values)[: len(batch)] for width, values in features.items()}
+
+    def compute():
+        parts = []
+        for first in range(0, len(images), size):
+            batch = images[first : first + size]
+            rows = np.pad(batch, [(0, size - len(batch))] + [(0, 0)] * 3)
+            features = inception_features(weights, place_rows(rows, devices))
+            parts.append({str(k): np.asarray(v)[: len(batch)] for k, v in features.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    if folder is None:
+        features = compute()
+    else:
+        features = kept(folder / f'features-{_fingerprint(weights, images)}.npz', compute)
+    return {int(name): values for name, values in features.items()}
 
 
 def reference_statistics(
-    weights: Weights, images: np.ndarray, cache: str | os.PathLike | None
+    weights: Weights, images: np.ndarray, cache: str | os.PathLike
 ) -> dict[int, Moments]:
     """Moments of real images' features by width, kept in `cache` under a hash of both."""
+    path = pathlib.Path(cache) / f'reference-{_fingerprint(weights, images)}.npz'
+    parts = path.with_suffix('.parts')
+
+    def compute():
+        scores, size, total = Scores(), 8 * _BATCH, len(images)
+        firsts = range(0, total, size)
+        for first in logs.tracked(firsts, 'features of real images', 'images', total, size):
+            scores.add(features_of(weights, images[first : first + size], parts))
+        return {
+            f'{name}_{width}': np.asarray(getattr(moments, name))
+            for width, moments in scores.moments.items()
+            for name in ('count', 'total', 'products')
+        }
+
+    arrays = kept(path, compute)
+    shutil.rmtree(parts, ignore_errors=True)
+    widths = sorted({int(name.split('_')[1]) for name in arrays})
+    return {
+        width: Moments(
+            int(arrays[f'count_{width}']), arrays[f'total_{width}'], arrays[f'products_{width}']
+        )
+        for width in widths
+    }
+
+
+def _fingerprint(weights, images):
     digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
     for layer in sorted(weights):
         for name in sorted(weights[layer]):
             digest.update(np.asarray(weights[layer][name]).tobytes())
-    path = None
-    if cache:
-        path = pathlib.Path(cache) / f'reference-{digest.hexdigest()[:24]}.npz'
-        try:
-            with np.load(path) as file:
-                widths = sorted({int(name.split('_')[1]) for name in file.files})
-                return {
-                    width: Moments(
-                        int(file[f'count_{width}']),
-                        file[f'total_{width}'],
-                        file[f'products_{width}'],
-                    )
-                    for width in widths
-                }
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            pass  # Not there, or not whole: made anew.
-    scores = Scores()
-    size = len(images)
-    firsts = range(0, size, 8 * _BATCH)
-    for first in logs.tracked(firsts, 'features of real images', 'images', size, 8 * _BATCH):
-        scores.add(features_of(weights, images[first : first + 8 * _BATCH]))
-    if path:
-        arrays = {}
-        for width, moments in scores.moments.items():
-            arrays[f'count_{width}'] = moments.count
-            arrays[f'total_{width}'] = moments.total
-            arrays[f'products_{width}'] = moments.products
-        with whole_file(path) as file:
-            np.savez(file, **arrays)
-    return scores.moments
+    return digest.hexdigest()[:24]
 
 
 def table(result: dict) -> list[str]:

@@ -4,8 +4,11 @@ import contextlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
+
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -28,3 +31,17 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Writes the whole file or none of it."""
     with whole_file(path) as file:
         file.write(content)
+
+
+def kept(
+    path: str | os.PathLike, make: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz`; where it is not there, or not whole, made and written first."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        arrays = make()
+    with whole_file(path) as file:
+        np.savez(file, **arrays)
+    return arrays
