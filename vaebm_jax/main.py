@@ -8,11 +8,13 @@ the newest checkpoint.
 They take the config from the workdir; --config.FIELD=VALUE changes what may differ, such as
 langevin.num_steps or data.dir.
 
-Exit status: 0 when the work is finished; 1 after a mistake, which one line names.
+Exit status: 0 when the work is finished; 75 when a signal interrupted it and the same command goes
+on with it; 1 after a mistake, which one line names.
 """
 
 import os
 import pathlib
+import signal
 import sys
 
 import jax
@@ -24,6 +26,7 @@ from vaebm_jax.checkpoints import load_config
 from vaebm_jax.config import Config, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
+from vaebm_jax.interruption import Interrupted
 from vaebm_jax.report import write_report
 from vaebm_jax.sample import sample
 from vaebm_jax.train import train
@@ -141,6 +144,8 @@ def use_compilation_cache() -> str:
 
 def run() -> None:
     """Runs the command line; a user's mistake costs one line, not a traceback."""
+    # As Ctrl-C does: what is drawn and scored in parts goes on where it was.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.argv = with_saved_config(sys.argv)
         app.run(main)
@@ -149,6 +154,9 @@ def run() -> None:
             raise
         print(f'error: {error}', file=sys.stderr)
         sys.exit(1)
+    except (Interrupted, KeyboardInterrupt) as interruption:
+        print(str(interruption) or 'interrupted: the same command goes on', file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)
 
 
 if __name__ == '__main__':

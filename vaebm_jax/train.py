@@ -13,6 +13,7 @@ from vaebm_jax.base import States
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import write_atomically
+from vaebm_jax.interruption import Interrupted, noticed
 from vaebm_jax.parallel import (
     check_divides,
     compile_step,
@@ -45,6 +46,7 @@ def train(
 
     Raises:
       UserError: for a wrong setting, a missing data set, or a workdir with another run.
+      Interrupted: after SIGTERM or SIGINT, once the step that was reached is saved.
     """
     validate(config)
     devices = jax.devices()
@@ -66,7 +68,10 @@ def train(
     make_workdir(workdir)
     key = jax.random.key(config.seed, impl=config.generator)
     key_init, key_order, key_samples, key = jax.random.split(key, 4)
-    with checkpoints.checkpoint_manager(workdir, config.keep_checkpoints) as manager:
+    with (
+        noticed() as signal_name,
+        checkpoints.checkpoint_manager(workdir, config.keep_checkpoints) as manager,
+    ):
         start = manager.latest_step() or 0
         if start:
             states = checkpoints.restore(manager, start, config)
@@ -107,8 +112,9 @@ def train(
                 jax.profiler.stop_trace()
                 is_traced = False
                 logs.say(f'profile: {workdir / "profile"} (TensorBoard, or Perfetto)')
+            is_stopped = bool(signal_name()) and last < config.num_steps
             is_logged = is_due(last, config.log_every, config)
-            is_saved = is_due(last, config.checkpoint_every, config)
+            is_saved = is_due(last, config.checkpoint_every, config) or is_stopped
             if is_logged:
                 values = {name: float(value) for name, value in metrics.items()}
                 values['images_per_second'] = progress.log(last, values)
@@ -123,6 +129,12 @@ def train(
             if is_saved:
                 with progress.pause():
                     checkpoints.save(manager, states)
+            if is_stopped:
+                progress.close()
+                raise Interrupted(
+                    f'interrupted: {signal_name()}; step {last} of {config.num_steps} is saved, '
+                    'the same command goes on from there'
+                )
         progress.close()
     logs.say(
         f'finished: step {config.num_steps} of {config.num_steps}, pictures in {workdir}/samples'
