@@ -1,15 +1,25 @@
-"""States on disk by Orbax, the config beside them, and a trained run read back."""
+"""States on disk by Orbax, the config beside them, and a trained run read back.
 
+Orbax restores a file in which a bit has changed as if it were whole. So a checkpoint carries the
+digests of its files, and is read only if they agree.
+"""
+
+import hashlib
+import json
 import os
 import pathlib
 
 import jax
 import orbax.checkpoint as ocp
 
+from vaebm_jax import logs
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, from_json, refuse_other_networks
 from vaebm_jax.errors import UserError
+from vaebm_jax.files import write_atomically
 from vaebm_jax.train_state import create_states
+
+_DIGESTS = 'digests.json'
 
 
 def checkpoint_manager(workdir: str | os.PathLike, keep: int = 0) -> ocp.CheckpointManager:
@@ -25,7 +35,78 @@ def checkpoint_manager(workdir: str | os.PathLike, keep: int = 0) -> ocp.Checkpo
 
 def save(manager: ocp.CheckpointManager, states: States) -> None:
     """Saves the states under their own step; whole on disk when this returns."""
-    manager.save(int(states.energy.step), args=ocp.args.StandardSave(states))
+    step = int(states.energy.step)
+    manager.save(step, args=ocp.args.StandardSave(states))
+    if jax.process_index() == 0:
+        folder = pathlib.Path(manager.directory) / str(step)
+        write_atomically(folder / _DIGESTS, json.dumps(digests(folder), indent=1).encode())
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    """The SHA-256 of every file below a checkpoint's folder, by its path there."""
+    files = sorted(path for path in folder.rglob('*') if path.is_file() and path.name != _DIGESTS)
+    found = {}
+    for path in files:
+        with path.open('rb') as file:
+            digest = hashlib.file_digest(file, 'sha256').hexdigest()
+        found[path.relative_to(folder).as_posix()] = digest
+    return found
+
+
+def damage(folder: pathlib.Path) -> str:
+    """Which file of a checkpoint is not as it was written, in words; '' if all are.
+
+    A checkpoint without digests, which a run that was killed between the two may leave, counts as
+    whole: Orbax names it only when it is complete.
+    """
+    try:
+        written = json.loads((folder / _DIGESTS).read_bytes())
+        written = {str(name): str(digest) for name, digest in written.items()}
+    except FileNotFoundError:
+        logs.say(f'{folder} has no digests: it cannot be told whether it is whole')
+        return ''
+    except (OSError, ValueError, AttributeError):
+        return f'{_DIGESTS} cannot be read'
+    found = digests(folder)
+    for name in sorted(written.keys() | found.keys()):
+        if name not in found:
+            return f'{name} is missing'
+        if written.get(name) != found[name]:
+            return f'{name} is not as it was written'
+    return ''
+
+
+def newest_whole(manager: ocp.CheckpointManager, strict: bool = False) -> int | None:
+    """The newest step that can be restored; those that cannot are named, and taken away.
+
+    Args:
+      manager: of the run.
+      strict: refuse where the very newest is damaged.
+
+    Returns:
+      The step, or None where nothing was saved yet.
+
+    Raises:
+      UserError: if every checkpoint is damaged, or the newest with `strict`.
+    """
+    steps = sorted(manager.all_steps(), reverse=True)
+    damaged = []
+    for step in steps:
+        folder = pathlib.Path(manager.directory) / str(step)
+        reason = damage(folder)
+        if not reason:
+            for older in damaged:  # In the way of the run that passes there again.
+                manager.delete(older)
+            return step
+        logs.say(f'the checkpoint {folder} is damaged: {reason}')
+        if strict:
+            raise UserError(f'--resume=strict goes on from the newest checkpoint alone: {folder}')
+        damaged.append(step)
+    if steps:
+        raise UserError(
+            f'every checkpoint in {manager.directory} is damaged; to begin anew, take them away'
+        )
+    return None
 
 
 def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States:
@@ -64,7 +145,8 @@ def load(
       config: in place of the run's own, with the same networks.
 
     Raises:
-      UserError: if the workdir holds no run, no such checkpoint, or one of other networks.
+      UserError: if the workdir holds no run, no such checkpoint, a damaged one, or one of other
+        networks.
     """
     own = load_config(workdir)
     config = own if config is None else config
@@ -79,6 +161,11 @@ def load(
         step = steps[-1] if step is None else step
         if step not in steps:
             raise UserError(f'step must be one of {steps} in {folder}, got {step}')
+        if reason := damage(folder / str(step)):
+            raise UserError(
+                f'the checkpoint {folder / str(step)} is damaged: {reason}; of {steps}, --step '
+                'takes another'
+            )
         try:
             return restore(manager, step, config), config
         except (ValueError, KeyError, TypeError, OSError) as error:

@@ -58,6 +58,12 @@ _REFERENCE_SPLIT = flags.DEFINE_enum(
 _NUM_REFERENCE = flags.DEFINE_integer(
     'num_reference', 10_000, 'How many of them, from the first on.', lower_bound=2
 )
+_RESUME = flags.DEFINE_enum(
+    'resume',
+    'newest_whole',
+    ['newest_whole', 'strict'],
+    'Where the newest checkpoint is damaged: go on from the one before, or refuse.',
+)
 flags.DEFINE_bool('debug', False, "Show the traceback of a user's mistake, too.")
 
 
@@ -74,7 +80,13 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.FATAL)
     cache = use_compilation_cache()
     if _MODE.value == 'train':
-        train(config, workdir, profile=_PROFILE.value, tensorboard=_TENSORBOARD.value)
+        train(
+            config,
+            workdir,
+            profile=_PROFILE.value,
+            tensorboard=_TENSORBOARD.value,
+            strict=_RESUME.value == 'strict',
+        )
         return
     if _MODE.value == 'report':
         print(write_report(workdir))

@@ -31,7 +31,11 @@ _PROFILED_CALLS = (1, 3)  # From the second, which no longer compiles, to the fo
 
 
 def train(
-    config: Config, workdir: str | os.PathLike, profile: bool = False, tensorboard: bool = False
+    config: Config,
+    workdir: str | os.PathLike,
+    profile: bool = False,
+    tensorboard: bool = False,
+    strict: bool = False,
 ) -> States:
     """Trains to `config.num_steps`, from the newest checkpoint in `workdir` if there is one.
 
@@ -40,6 +44,7 @@ def train(
       workdir: for config.json, metrics.jsonl, samples/ and checkpoints/.
       profile: also write a trace of a few calls to `<workdir>/profile`.
       tensorboard: also write the metrics to `<workdir>/tensorboard`.
+      strict: do not go on from an older checkpoint where the newest is damaged.
 
     Returns:
       The trained states.
@@ -72,7 +77,7 @@ def train(
         noticed() as signal_name,
         checkpoints.checkpoint_manager(workdir, config.keep_checkpoints) as manager,
     ):
-        start = manager.latest_step() or 0
+        start = checkpoints.newest_whole(manager, strict) or 0
         if start:
             states = checkpoints.restore(manager, start, config)
             logs.say(f'resume: from step {start} in {workdir}')
