@@ -133,13 +133,24 @@ class ScheduleConfig:
 
 @dataclasses.dataclass(unsafe_hash=True)
 class ConditionConfig:
-    """What of an image is known.
+    """What of an image is seen, where the models are of the rest.
 
     Attributes:
-      kind: none: the model is of whole images.
+      kind: none: the models are of whole images; center_hole, random_hole (a square anywhere),
+        free_form (brush strokes) and lower_half hide pixels; gray and low_resolution hide colours
+        and detail of them all.
+      side: of a hole, as a share of the image's; strokes hide the area of such a hole.
+      jitter: center_hole, in training: how far the hole strays from the centre each way, as a
+        share of the image's side.
+      factor: low_resolution: how many pixels a side become one.
+      moves: what the chain moves, hidden pixels or all; what is seen is put back at its end.
     """
 
     kind: str = 'none'
+    side: float = 0.5
+    jitter: float = 0.0
+    factor: int = 4
+    moves: str = 'hidden'
 
 
 @dataclasses.dataclass(unsafe_hash=True)
@@ -236,6 +247,9 @@ FREE_ON_RESUME = (
 _IMAGE_SIZES = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10': (32, 3)}
 _DATA_NAMES = (*_IMAGE_SIZES, 'folder')
 
+_HOLES = ('center_hole', 'random_hole', 'free_form', 'lower_half')
+_CONDITION_KINDS = ('none', *_HOLES, 'gray', 'low_resolution')
+
 _TRUNK_ROWS = {'conv': 3, 'dense': 1}
 _TABLE_ROWS = {
     'energy': _TRUNK_ROWS,
@@ -291,7 +305,11 @@ def validate(config: Config) -> None:
     one_of('dtype', 'float32', 'bfloat16')
     one_of('generator', 'threefry2x32', 'rbg')
     one_of('method', 'vaebm')
-    one_of('condition.kind', 'none')
+    one_of('condition.kind', *_CONDITION_KINDS)
+    one_of('condition.moves', 'hidden', 'all')
+    expect('in (0, 1)', lambda side: 0 < side < 1, 'condition.side')
+    expect('in [0, 0.5]', lambda jitter: 0 <= jitter <= 0.5, 'condition.jitter')
+    expect('at least 2', lambda factor: factor >= 2, 'condition.factor')
     one_of('schedule.name', 'constant', 'linear', 'exponential')
     one_of('network.activation', 'leaky_relu', 'silu')
     one_of('network.decoder_norm', 'group', 'none')
@@ -305,6 +323,14 @@ def validate(config: Config) -> None:
         expect(f'{channels}{of}', lambda n: n == channels, 'data.num_channels')
     if config.data.name == 'folder':
         expect('the path of a folder of images', bool, 'data.dir')
+    kind, size = config.condition.kind, config.data.image_size
+    if kind == 'low_resolution':
+        divides = f'a divisor of data.image_size = {size}'
+        expect(divides, lambda factor: size % factor == 0, 'condition.factor')
+    if kind in _HOLES:
+        expect('at least 4 where pixels are hidden', lambda size: size >= 4, 'data.image_size')
+    if kind == 'gray':
+        expect('3 where condition.kind is gray', lambda n: n == 3, 'data.num_channels')
     std = config.energy.reference_std
     if std:
         stable = f'below 2 * energy.reference_std = {2 * std:g}, or the chain diverges'

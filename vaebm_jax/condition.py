@@ -1,0 +1,235 @@
+"""What is seen of an image, and the best guess of the rest that needs no learning.
+
+A condition is `[B, H, W, C + 1]`: C channels of a *hint* and one of the *mask*, 1 where a pixel is
+seen. Where it is seen the hint is the pixel itself. Elsewhere it is the harmonic fill, the smoothest
+surface that meets what is seen; of a grey or a small image it is that image, and the mask is 0
+everywhere, since no pixel is known exactly. Networks read both and predict what the hint lacks.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaebm_jax.config import ConditionConfig
+from vaebm_jax.keys import chain_keys
+
+_NUM_STROKES = 4
+_CORNERS = 6  # Of a stroke.
+
+
+def make_condition(
+    key: chex.PRNGKey, image: chex.Array, config: ConditionConfig, first: chex.Numeric = 0
+) -> chex.Array | None:
+    """What the models are told of images, `[B, H, W, C + 1]`; None where the kind is none.
+
+    Args:
+      key: one key; what is drawn for image i follows `first + i`. Or `[B]` keys, one an image.
+      image: `[B, H, W, C]`, pixels in [-1, 1].
+      config: the kind of condition.
+      first: the index of the first image in the global batch.
+    """
+    if config.kind == 'none':
+        return None
+    if config.kind == 'gray':
+        return join(to_gray(image), jnp.zeros(image.shape[:3], bool))
+    if config.kind == 'low_resolution':
+        return join(to_low_resolution(image, config.factor), jnp.zeros(image.shape[:3], bool))
+    num_images, *size, _ = image.shape
+    keys = chain_keys(key, num_images, first)
+    if config.kind == 'free_form':
+        return from_mask(image, free_form(keys, tuple(size), config.side))
+    corners, shape = rectangles(keys, tuple(size), config)
+    is_whole = config.kind != 'lower_half'
+    rims = ((True, is_whole), (is_whole, is_whole))
+    hint = fill_rectangles(image, corners, shape, rims)
+    return join(hint, ~inside(corners, shape, tuple(size)))
+
+
+def from_mask(image: chex.Array, is_seen: chex.Array) -> chex.Array:
+    """The condition of images `[B, H, W, C]` and any masks `[B, H, W]` bool, True where seen."""
+    return join(harmonic_fill(image, is_seen), is_seen)
+
+
+def join(hint: chex.Array, is_seen: chex.Array) -> chex.Array:
+    """A condition of its two parts."""
+    return jnp.concatenate([hint, is_seen[..., jnp.newaxis].astype(hint.dtype)], axis=-1)
+
+
+def hint_of(condition: chex.Array) -> chex.Array:
+    """`[..., C]`: what is seen, and the guess without learning elsewhere."""
+    return condition[..., :-1]
+
+
+def seen_of(condition: chex.Array) -> chex.Array:
+    """`[..., 1]` bool: the pixels that are seen."""
+    return condition[..., -1:] > 0.5
+
+
+def keep_seen(x: chex.Array, condition: chex.Array | None) -> chex.Array:
+    """`x` with what is seen in its place, bit for bit."""
+    return x if condition is None else jnp.where(seen_of(condition), hint_of(condition), x)
+
+
+def to_gray(image: chex.Array) -> chex.Array:
+    """The luminance of Rec. 601 in every channel."""
+    if image.shape[-1] == 1:
+        return image
+    luminance = image @ jnp.array([0.299, 0.587, 0.114], image.dtype)
+    return jnp.broadcast_to(luminance[..., jnp.newaxis], image.shape)
+
+
+def to_low_resolution(image: chex.Array, factor: int) -> chex.Array:
+    """Means over blocks of `factor` pixels a side, and those brought back to size bicubically."""
+    num_images, height, width, channels = image.shape
+    small = (num_images, height // factor, factor, width // factor, factor, channels)
+    return jax.image.resize(image.reshape(small).mean(axis=(2, 4)), image.shape, 'cubic')
+
+
+def rectangles(
+    keys: chex.PRNGKey, size: tuple[int, int], config: ConditionConfig
+) -> tuple[chex.Array, tuple[int, int]]:
+    """Where each image's hole begins, `[B, 2]` rows and columns, and the size of all of them.
+
+    A hole keeps at least one seen pixel around it.
+    """
+    height, width = size
+    if config.kind == 'lower_half':
+        top = height // 2
+        return jnp.tile(jnp.array([[top, 0]]), (keys.shape[0], 1)), (height - top, width)
+    shape = tuple(min(max(1, round(config.side * pixels)), pixels - 2) for pixels in size)
+    last = jnp.array(size) - jnp.array(shape) - 1
+    center = (jnp.array(size) - jnp.array(shape)) // 2
+    reach = jnp.round(config.jitter * jnp.array(size)).astype(int)
+
+    def draw(key):
+        if config.kind == 'random_hole':
+            return jax.random.randint(key, (2,), 1, last + 1)
+        return jnp.clip(center + jax.random.randint(key, (2,), -reach, reach + 1), 1, last)
+
+    return jax.vmap(draw)(keys), shape
+
+
+def inside(corners: chex.Array, shape: tuple[int, int], size: tuple[int, int]) -> chex.Array:
+    """`[B, H, W]` bool: the pixels of each image's rectangle."""
+
+    def one(corner):
+        rows, columns = (
+            (jnp.arange(pixels) >= start) & (jnp.arange(pixels) < start + length)
+            for pixels, start, length in zip(size, corner, shape, strict=True)
+        )
+        return rows[:, jnp.newaxis] & columns[jnp.newaxis]
+
+    return jax.vmap(one)(corners)
+
+
+def free_form(keys: chex.PRNGKey, size: tuple[int, int], side: float) -> chex.Array:
+    """Masks `[B, H, W]` of brush strokes, True where seen.
+
+    A few random polygonal lines, as wide as it takes to hide just the area of a hole of that side.
+    """
+    height, width = size
+    num_hidden = min(max(1, round(side * height) * round(side * width)), height * width - 1)
+    points = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing='ij'), -1)
+    points = points.reshape(-1, 1, 2)
+
+    def draw(key):
+        key_start, key_way = jax.random.split(key)
+        start = jax.random.uniform(key_start, (_NUM_STROKES, 1, 2))
+        ways = jax.random.uniform(key_way, (_NUM_STROKES, _CORNERS - 1, 2), minval=-0.3, maxval=0.3)
+        corners = jnp.cumsum(jnp.concatenate([start, ways], axis=1), axis=1)
+        corners = jnp.clip(corners, 0.0, 1.0) * (jnp.array([[size]]) - 1.0)
+        begin, along = corners[:, :-1].reshape(1, -1, 2), jnp.diff(corners, axis=1)
+        along = along.reshape(1, -1, 2)
+        length = jnp.maximum(jnp.sum(along**2, -1), 1e-6)
+        share = jnp.clip(jnp.sum((points - begin) * along, -1) / length, 0.0, 1.0)
+        offset = points - begin - along * share[..., jnp.newaxis]
+        distance = jnp.min(jnp.sum(offset**2, -1), axis=-1)
+        rank = jnp.argsort(jnp.argsort(distance))  # Each pixel's, nearest first.
+        return (rank >= num_hidden).reshape(size)
+
+    return jax.lax.map(draw, keys)
+
+
+def harmonic_fill(image: chex.Array, is_seen: chex.Array) -> chex.Array:
+    """Each hidden pixel the mean of its neighbours: Laplace's equation in the hidden region.
+
+    What is seen is the boundary; at the image's own border nothing flows. By conjugate gradients,
+    for any region.
+
+    Args:
+      image: `[B, H, W, C]`; its hidden pixels do not count.
+      is_seen: `[B, H, W]` bool; an image of which nothing is seen is filled with 0.
+    """
+
+    def fill(image, is_seen):
+        is_hidden = ~is_seen[..., jnp.newaxis]
+        known = jnp.where(is_hidden, 0.0, image)
+        solve = functools.partial(
+            jax.scipy.sparse.linalg.cg, tol=1e-5, maxiter=4 * (image.shape[0] + image.shape[1])
+        )
+        filled, _ = solve(
+            lambda x: jnp.where(is_hidden, _laplacian(x), 0.0),
+            jnp.where(is_hidden, -_laplacian(known), 0.0),
+        )
+        return jnp.where(is_hidden, filled, image)
+
+    return jax.vmap(fill)(image, is_seen)
+
+
+def _laplacian(x):
+    """What flows out of each pixel `[H, W, C]`: the sum of its differences to its neighbours."""
+    down = jnp.pad(jnp.diff(x, axis=0), ((1, 1), (0, 0), (0, 0)))
+    right = jnp.pad(jnp.diff(x, axis=1), ((0, 0), (1, 1), (0, 0)))
+    return -jnp.diff(down, axis=0) - jnp.diff(right, axis=1)
+
+
+def fill_rectangles(
+    image: chex.Array,
+    corners: chex.Array,
+    shape: tuple[int, int],
+    rims: tuple[tuple[bool, bool], ...] = ((True, True), (True, True)),
+) -> chex.Array:
+    """The harmonic fill of one rectangle an image, exactly: by the eigenvectors of each axis.
+
+    Args:
+      image: `[B, H, W, C]`; pixels in the rectangle do not count.
+      corners: `[B, 2]`, where each rectangle begins.
+      shape: its rows and columns, the same of all.
+      rims: of rows and of columns, whether there are seen pixels before and after the rectangle.
+    """
+    (row_values, rows), (column_values, columns) = (
+        _modes(pixels, *rim, image.dtype.name) for pixels, rim in zip(shape, rims, strict=True)
+    )
+    values = np.add.outer(row_values, column_values)[..., np.newaxis]
+    product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+    def fill(image, corner):
+        channels = image.shape[-1]
+        around = jax.lax.dynamic_slice(
+            jnp.pad(image, ((1, 1), (1, 1), (0, 0))),
+            (*corner, 0),
+            (shape[0] + 2, shape[1] + 2, channels),
+        )
+        (top, bottom), (left, right) = rims
+        flow = jnp.zeros((*shape, channels), image.dtype)
+        flow = flow.at[0].add(top * around[0, 1:-1]).at[-1].add(bottom * around[-1, 1:-1])
+        flow = flow.at[:, 0].add(left * around[1:-1, 0])
+        flow = flow.at[:, -1].add(right * around[1:-1, -1])
+        modes = product('hi,wj,hwc->ijc', rows, columns, flow) / values
+        filled = product('hi,wj,ijc->hwc', rows, columns, modes)
+        return jax.lax.dynamic_update_slice(image, filled, (*corner, 0))
+
+    return jax.vmap(fill)(image, corners)
+
+
+@functools.lru_cache
+def _modes(num_pixels, has_rim_before, has_rim_after, dtype):
+    """Eigenvalues and eigenvectors of minus the second difference along one axis."""
+    matrix = 2.0 * np.eye(num_pixels) - np.eye(num_pixels, k=1) - np.eye(num_pixels, k=-1)
+    matrix[0, 0] -= not has_rim_before
+    matrix[-1, -1] -= not has_rim_after
+    values, vectors = np.linalg.eigh(matrix)
+    return np.maximum(values, 0.0).astype(dtype), vectors.astype(dtype)
