@@ -3,9 +3,10 @@
 __version__ = '0.1.0'
 
 from vaebm_jax.base import Batch, States
+from vaebm_jax.condition import make_condition
 from vaebm_jax.errors import UserError
 from vaebm_jax.langevin import langevin_sample
-from vaebm_jax.sampling import energy_fn, generate
+from vaebm_jax.sampling import energy_fn, generate, recover
 from vaebm_jax.train_state import create_states
 from vaebm_jax.train_step import train_step
 
@@ -18,6 +19,8 @@ __all__ = [
     'generate',
     'langevin_sample',
     'load',
+    'make_condition',
+    'recover',
     'train_step',
 ]
 

@@ -19,9 +19,17 @@ class DataConfig:
     """Where images come from.
 
     Attributes:
-      name: digits (embedded), mnist, fashion_mnist, cifar10 (through TFDS), or folder.
-      dir: TFDS's data directory ('': its own default, or TFDS_DATA_DIR), or the folder of images.
+      name: digits (embedded), mnist, fashion_mnist, cifar10 (through TFDS), or a folder of images:
+        facades, paris_streetview, or folder for any other.
+      dir: TFDS's data directory ('': its own default, or TFDS_DATA_DIR), or the folder of images
+        ('': facades has FACADES_DIR, paris_streetview PARIS_STREETVIEW_DIR).
       image_size: pixels a side; a folder's images are resized to it.
+      load_size: training images of a folder are resized to so many pixels a side, and at each use
+        a random part of image_size is taken; 0: the whole image.
+      crop: what of a file is the image: center, its largest centred square; left or right, that of
+        its left or right half (pix2pix's files have a photograph on the left, labels on the right).
+      val_share, test_share: of a folder's images, drawn once and for all by chance, where it has no
+        train, val and test folders below it; both 0: every split is all of them.
       num_channels: 1 or 3.
       flip: mirror each training image left to right with probability 1/2.
       dequantize: spread each 8-bit value over its bin by uniform noise.
@@ -32,6 +40,10 @@ class DataConfig:
     name: str = 'digits'
     dir: str = ''
     image_size: int = 8
+    load_size: int = 0
+    crop: str = 'center'
+    val_share: float = 0.0
+    test_share: float = 0.0
     num_channels: int = 1
     flip: bool = False
     dequantize: bool = False
@@ -80,11 +92,17 @@ class VAEConfig:
       learning_rate: Adam's, at its highest.
       kl_weight: factor of the rate beside the squared error; half of it is the decoder's variance.
       adam_b1: Adam's decay of the first moment.
+      truth_weight: factor of the same loss on the data themselves, beside that on revised samples;
+        0: the poster, whose VAE learns from revised samples alone.
+      guess_weight: with a condition, factor of the squared distance from a first guess to the
+        truth, as the cooperative learner of conditional CoopNets has it; 0: the poster.
     """
 
     learning_rate: float = 1e-4
     kl_weight: float = 0.3
     adam_b1: float = 0.5
+    truth_weight: float = 0.0
+    guess_weight: float = 0.0
 
 
 @dataclasses.dataclass(unsafe_hash=True)
@@ -96,7 +114,8 @@ class NetworkConfig:
       energy_outputs: how many outputs the energy sums.
       encoder: as `energy`, and ('dropout', rate).
       decoder: ('dense', features) rows, and after one ('map', features) row also
-        ('up', features, kernel) and ('conv', features, kernel) rows.
+        ('up', features, kernel) and ('conv', features, kernel) rows; or, with a condition, a U-Net:
+        ('down', features, kernel) rows, then as many `up` rows, `conv` rows between.
       activation: leaky_relu (slope 0.2) or silu.
       decoder_norm: group or none.
       init_std: standard deviation of initial kernels; 0: LeCun's.
@@ -142,6 +161,9 @@ class ConditionConfig:
       side: of a hole, as a share of the image's; strokes hide the area of such a hole.
       jitter: center_hole, in training: how far the hole strays from the centre each way, as a
         share of the image's side.
+      profiles: center_hole, random_hole: factor of the edges' profiles in the hint. Rows of windows
+        go on behind a hole: so much of what quickly changes along the strips beside, above and
+        below it is added to the harmonic fill.
       factor: low_resolution: how many pixels a side become one.
       moves: what the chain moves, hidden pixels or all; what is seen is put back at its end.
     """
@@ -149,6 +171,7 @@ class ConditionConfig:
     kind: str = 'none'
     side: float = 0.5
     jitter: float = 0.0
+    profiles: float = 0.0
     factor: int = 4
     moves: str = 'hidden'
 
@@ -169,7 +192,8 @@ class Config:
       steps_per_call: iterations in one compiled call.
       ema_decay: of the averaged parameters that samples are drawn with.
       init_from: a workdir whose newest parameters this run starts from; '': fresh ones.
-      method: vaebm, or a baseline's name.
+      method: vaebm, or a baseline's name: vae learns from the data, without an energy.
+      warmup_steps: so many of the first steps are the vae's, a start near the data.
       dtype: float32 or bfloat16, of computation; parameters and energies stay float32.
       generator: of noise: threefry2x32, the same numbers on every backend and number of devices,
         or rbg, the accelerator's own and cheaper, which promises neither.
@@ -189,6 +213,7 @@ class Config:
     ema_decay: float = 0.99
     init_from: str = ''
     method: str = 'vaebm'
+    warmup_steps: int = 0
     dtype: str = 'float32'
     generator: str = 'threefry2x32'
     data: DataConfig = field(default_factory=DataConfig)
@@ -245,7 +270,8 @@ FREE_ON_RESUME = (
 
 # Height and channels of the sets whose images come in one size.
 _IMAGE_SIZES = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10': (32, 3)}
-_DATA_NAMES = (*_IMAGE_SIZES, 'folder')
+FOLDERS = ('folder', 'facades', 'paris_streetview')
+_DATA_NAMES = (*_IMAGE_SIZES, *FOLDERS)
 
 _HOLES = ('center_hole', 'random_hole', 'free_form', 'lower_half')
 _CONDITION_KINDS = ('none', *_HOLES, 'gray', 'low_resolution')
@@ -254,12 +280,12 @@ _TRUNK_ROWS = {'conv': 3, 'dense': 1}
 _TABLE_ROWS = {
     'energy': _TRUNK_ROWS,
     'encoder': _TRUNK_ROWS | {'dropout': 1},
-    'decoder': {'dense': 1, 'map': 1, 'up': 2, 'conv': 2},
+    'decoder': {'dense': 1, 'map': 1, 'down': 2, 'up': 2, 'conv': 2},
 }
 _TABLE_ORDER = {
     'energy': '(conv )*(dense )*',
     'encoder': '((conv|dropout) )*((dense|dropout) )*',
-    'decoder': '(dense )*(map ((up|conv) )*)?',
+    'decoder': '(dense )*(map ((up|conv) )*)?|down ((down|conv) )*((up|conv) )*',
 }
 
 
@@ -288,6 +314,7 @@ def validate(config: Config) -> None:
     expect('at least 1', lambda n: n >= 1, 'steps_per_call', 'network.energy_outputs')
     expect('at least 1', lambda n: n >= 1, 'data.image_size', 'schedule.decay_steps')
     expect('0 or more', lambda n: n >= 0, 'num_chains', 'log_every', 'sample_every')
+    expect('0 or more', lambda n: n >= 0, 'warmup_steps')
     expect('0 or more', lambda n: n >= 0, 'checkpoint_every', 'keep_checkpoints')
     expect('at least 1', lambda n: n >= 1, 'langevin.num_steps')
     expect('0 or more', lambda n: n >= 0, 'data.resident_bytes')
@@ -298,17 +325,19 @@ def validate(config: Config) -> None:
     not_negative = lambda value: 0 <= value < float('inf')
     expect('0 or a positive number', not_negative, 'langevin.noise_scale', 'vae.kl_weight')
     expect('0 or a positive number', not_negative, 'langevin.max_drift')
+    expect('0 or a positive number', not_negative, 'vae.truth_weight', 'vae.guess_weight')
     expect('0 or a positive number', not_negative, 'energy.reference_std', 'energy.scale')
     expect('0 or a positive number', not_negative, 'network.init_std')
     expect('in [0, 1)', lambda b: 0 <= b < 1, 'ema_decay', 'energy.adam_b1', 'vae.adam_b1')
     expect('in [0, 1]', lambda b: 0 <= b <= 1, 'schedule.decay_share', 'schedule.final_share')
     one_of('dtype', 'float32', 'bfloat16')
     one_of('generator', 'threefry2x32', 'rbg')
-    one_of('method', 'vaebm')
+    one_of('method', 'vaebm', 'vae')
     one_of('condition.kind', *_CONDITION_KINDS)
     one_of('condition.moves', 'hidden', 'all')
     expect('in (0, 1)', lambda side: 0 < side < 1, 'condition.side')
     expect('in [0, 0.5]', lambda jitter: 0 <= jitter <= 0.5, 'condition.jitter')
+    expect('0 or a positive number', not_negative, 'condition.profiles')
     expect('at least 2', lambda factor: factor >= 2, 'condition.factor')
     one_of('schedule.name', 'constant', 'linear', 'exponential')
     one_of('network.activation', 'leaky_relu', 'silu')
@@ -321,12 +350,26 @@ def validate(config: Config) -> None:
         of = f' for {config.data.name}'
         expect(f'{size}{of}', lambda n: n == size, 'data.image_size')
         expect(f'{channels}{of}', lambda n: n == channels, 'data.num_channels')
+    one_of('data.crop', 'center', 'left', 'right')
+    expect('in [0, 1)', lambda share: 0 <= share < 1, 'data.val_share', 'data.test_share')
+    larger = f'0 or at least data.image_size = {config.data.image_size}'
+    expect(larger, lambda n: n == 0 or n >= config.data.image_size, 'data.load_size')
+    if config.data.name not in FOLDERS:
+        expect('0 but for a folder of images', lambda size: size == 0, 'data.load_size')
+    if config.data.val_share + config.data.test_share >= 1:
+        wrong.append('data.val_share + data.test_share must leave images to train on')
     if config.data.name == 'folder':
         expect('the path of a folder of images', bool, 'data.dir')
     kind, size = config.condition.kind, config.data.image_size
     if kind == 'low_resolution':
         divides = f'a divisor of data.image_size = {size}'
         expect(divides, lambda factor: size % factor == 0, 'condition.factor')
+    if kind == 'none':
+        without = '0 where condition.kind is none: there is one truth for each condition'
+        expect(without, lambda weight: weight == 0, 'vae.guess_weight')
+    if config.num_chains and kind != 'none':
+        multiple = f'a multiple of batch_size = {config.batch_size} where images have a condition'
+        expect(multiple, lambda n: n % config.batch_size == 0, 'num_chains')
     if kind in _HOLES:
         expect('at least 4 where pixels are hidden', lambda size: size >= 4, 'data.image_size')
     if kind == 'gray':
@@ -351,6 +394,18 @@ def validate(config: Config) -> None:
             f'in the order {order}',
             lambda table, order=order: re.fullmatch(order, ''.join(f'{row[0]} ' for row in table)),
             f'network.{name}',
+        )
+    rows = [row[0] for row in config.network.decoder]
+    if 'down' in rows:
+        expect(
+            'of as many up rows as down rows',
+            lambda _: rows.count('up') == rows.count('down'),
+            'network.decoder',
+        )
+        expect(
+            'another where network.decoder has down rows: they read a condition',
+            lambda kind: kind != 'none',
+            'condition.kind',
         )
     if wrong:
         raise UserError('; '.join(wrong))

@@ -46,6 +46,7 @@ def langevin_sample(
     noise_scale: float = 1.0,
     max_drift: float = 0.0,
     first_step: chex.Numeric = 0,
+    moves: chex.Array | None = None,
 ) -> tuple[chex.Array, dict[str, chex.Array]]:
     """Revises `x` by `num_steps` of Langevin dynamics on `energy_fn`.
 
@@ -64,6 +65,9 @@ def langevin_sample(
         that overshoot in a steep place from running away.
       first_step: how many steps these chains have behind them: with the same key they go on as if
         they had not paused.
+      moves: which numbers the chain moves, bool, of a shape that broadcasts to `x` in as many axes;
+        the others stay as they are, bit for bit, and their gradients do not count. None: all. So a
+        chain on U(x) samples the moving numbers given the others.
 
     Returns:
       The revised `[B, ...]`, and `{'energy': [T, B], 'grad_norm': [T, B]}` at the point that each
@@ -81,6 +85,8 @@ def langevin_sample(
         noise = 0.0
         if is_noisy:
             noise = draws.normal(draws.fold_in(keys, t), shape)
+        if moves is not None:
+            gradient, noise = (jnp.where(moves, part, 0.0) for part in (gradient, noise))
         revised = langevin_step(
             x,
             gradient,

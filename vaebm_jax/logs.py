@@ -111,12 +111,12 @@ class Progress:
         steps_per_second = (step - self.logged) / max(self.seconds, 1e-9)
         self.seconds, self.logged = 0.0, step
         images_per_second = steps_per_second * self.config.batch_size
-        shown = (
-            f'energy of data {metrics["energy_data"]:.4g}, of samples '
-            f'{metrics["energy_samples"]:.4g}, rate {metrics["rate"]:.3g}, '
-            f'distortion {metrics["distortion"]:.3g}'
-        )
-        warning = collapse_warning(step, metrics)
+        shown = f'rate {metrics["rate"]:.3g}, distortion {metrics["distortion"]:.3g}'
+        warning = ''
+        if 'energy_data' in metrics:  # A baseline may have no energy.
+            energies = metrics['energy_data'], metrics['energy_samples']
+            shown = 'energy of data {:.4g}, of samples {:.4g}, '.format(*energies) + shown
+            warning = collapse_warning(step, metrics)
         if self.bar is not None:
             self.bar.set_postfix_str(f'{images_per_second:.4g} images/s, {shown}')
         else:

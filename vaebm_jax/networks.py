@@ -6,6 +6,7 @@ A table is a tuple of rows; `config.NetworkConfig` says what may stand in it:
                                          decoder without a stride
     ('dense', features)                  flattens a map; dense layer, activation
     ('map', features)                    decoder: dense layer to its first, smallest map
+    ('down', features, kernel)           decoder with a condition: convolution of stride 2
     ('up', features, kernel)             decoder: twice the size, by a convolution to four times
                                          the features and depth-to-space
     ('dropout', rate)                    encoder, while it learns
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vaebm_jax import keys as draws
+from vaebm_jax.condition import hint_of, keep_seen
 from vaebm_jax.convolution import conv, depth_to_space
 
 
@@ -40,20 +42,20 @@ class _Network(nn.Module, kw_only=True):
     def activate(self, x):
         return silu(x) if self.activation == 'silu' else nn.leaky_relu(x, 0.2)
 
-    def conv(self, features, kernel, stride, x, last=None):
+    def conv(self, features, kernel, stride, x, last=None, **settings):
         """`last` is the name of a last layer."""
         layer = nn.Conv(
             features,
             (kernel, kernel),
             (stride, stride),
             conv_general_dilated=conv,
-            **self._layer(last),
+            **self._layer(last) | settings,
         )
         return layer(x)
 
-    def dense(self, features, x, last=None):
+    def dense(self, features, x, last=None, **settings):
         """Flattens a map first."""
-        return nn.Dense(features, **self._layer(last))(x.reshape(x.shape[0], -1))
+        return nn.Dense(features, **self._layer(last) | settings)(x.reshape(x.shape[0], -1))
 
     def _layer(self, last):
         normal = nn.initializers.normal(self.init_std)
@@ -142,6 +144,11 @@ class Decoder(_Network):
     have transposed convolutions, whose weight gradient costs 65 times the forward pass on a CPU
     and which leave a checkerboard, this has the `up` rows. The first map is as small as the `up`
     rows allow; what they then overshoot is cropped (28 pixels from 4: 8, 16, 32, 28).
+
+    With a condition the images are its hint and a residual, and the hint alone where pixels are
+    seen. A table that begins with `down` rows is a U-Net: they read the condition, each `up` row's
+    map is joined with the one of its size from the way down, and z scales and shifts the features
+    of every row.
     """
 
     layers: tuple
@@ -151,31 +158,52 @@ class Decoder(_Network):
     @nn.compact
     def __call__(self, z: chex.Array, condition: chex.Array | None = None) -> chex.Array:
         height, width, channels = self.image_shape
-        if condition is not None:
-            z = jnp.concatenate([z, condition.reshape(z.shape[0], -1)], axis=-1)
+        is_unet = any(kind == 'down' for kind, *_ in self.layers)
         num_ups = sum(kind == 'up' for kind, *_ in self.layers)
         first = [-(-size // 2**num_ups) for size in (height, width)]
-        x = z
+        x, skips = z, []
+        if is_unet:
+            x = condition
+        elif condition is not None:
+            x = jnp.concatenate([z, condition.reshape(z.shape[0], -1)], axis=-1)
         for kind, features, *sizes in self.layers:
             if kind == 'dense':
                 x = self.dense(features, x)
             elif kind == 'map':
                 x = self.dense(first[0] * first[1] * features, x).reshape(-1, *first, features)
+            elif kind == 'down':
+                skips.append(x)
+                x = self.conv(features, *sizes, 2, x)
             elif kind == 'up':
                 x = depth_to_space(self.conv(4 * features, *sizes, 1, x))
             elif kind == 'conv':
                 x = self.conv(features, *sizes, 1, x)
             else:
-                raise ValueError(f'a decoder table has dense, map, up and conv rows, got {kind!r}')
-            x = self.activate(self.normalize(x))
+                raise ValueError(
+                    f'a decoder table has dense, map, down, up and conv rows, got {kind!r}'
+                )
+            x = self.normalize(x)
+            x = self.activate(self.modulate(x, z) if is_unet else x)
+            if kind == 'up' and skips:
+                skip = skips.pop()
+                x = jnp.concatenate([x[:, : skip.shape[1], : skip.shape[2]], skip], axis=-1)
+        # Untrained, a conditional decoder's guess is the hint.
+        last = {} if condition is None else {'kernel_init': nn.initializers.zeros}
         if x.ndim == 2:
-            x = self.dense(height * width * channels, x, last='image')
+            x = self.dense(height * width * channels, x, last='image', **last)
             x = x.reshape(-1, *self.image_shape)
         else:
             top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
             x = x[:, top : top + height, left : left + width]
-            x = self.conv(channels, 3, 1, x, last='image')
-        return jnp.tanh(x)
+            x = self.conv(channels, 3, 1, x, last='image', **last)
+        if condition is None:
+            return jnp.tanh(x)
+        return keep_seen(hint_of(condition) + x, condition)
+
+    def modulate(self, x, z):
+        """Each feature of a map times `1 + scale(z)`, plus `shift(z)`."""
+        scale, shift = jnp.split(self.dense(2 * x.shape[-1], z), 2, axis=-1)
+        return x * (1.0 + scale[:, jnp.newaxis, jnp.newaxis]) + shift[:, jnp.newaxis, jnp.newaxis]
 
     def normalize(self, x):
         """Group norm of maps; dense layers have none."""

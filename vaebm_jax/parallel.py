@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaebm_jax.base import States
+from vaebm_jax.condition import make_condition
 from vaebm_jax.config import Config
 from vaebm_jax.data import make_batch
 from vaebm_jax.errors import UserError
@@ -47,13 +48,16 @@ def compile_step(
     """
 
     def run(key, states, images, num_steps, axis_name):
-        key_data, key_step = jax.random.split(key)
+        key_data, key_step, key_condition = jax.random.split(key, 3)
         device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
         first = device * images.shape[1]
 
         def iterate(states, images):
             key = jax.random.fold_in(key_data, states.energy.step)
             batch = make_batch(key, images, config.data, first)
+            key = jax.random.fold_in(key_condition, states.energy.step)
+            condition = make_condition(key, batch.image, config.condition, first)
+            batch = batch.replace(condition=condition)
             return step(key_step, states, batch, config, axis_name)
 
         if config.steps_per_call == 1:

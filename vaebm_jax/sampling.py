@@ -6,8 +6,10 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vaebm_jax.base import States, TrainState
+from vaebm_jax.condition import keep_seen, seen_of
 from vaebm_jax.config import Config
 from vaebm_jax.energy import make_energy_fn
 from vaebm_jax.keys import chain_keys
@@ -16,6 +18,7 @@ from vaebm_jax.networks import cast_inner
 from vaebm_jax.vae import sample_prior
 
 _SAMPLES_A_CALL = 256
+_RECOVERIES_A_CALL = 32
 
 
 def decode(decoder: TrainState, z: chex.Array, condition: chex.Array | None = None) -> chex.Array:
@@ -46,16 +49,45 @@ def ancestral_langevin_sample(
     """
     z = sample_prior(key_prior, num_chains, config.latent_dim)
     guess = decode(states.decoder, z, condition)
+    refined, info = run_chain(
+        key_langevin, states.energy, config, guess, config.langevin.num_steps, condition
+    )
+    return guess, refined, info
+
+
+def run_chain(
+    key: chex.PRNGKey,
+    energy: TrainState,
+    config: Config,
+    x: chex.Array,
+    num_steps: int,
+    condition: chex.Array | None = None,
+    first_step: chex.Numeric = 0,
+) -> tuple[chex.Array, dict[str, chex.Array]]:
+    """`langevin_sample` as the config has it: on the energy, what is seen left in its place.
+
+    Args:
+      key: one key, or one a chain.
+      energy: the model.
+      config: `config.langevin` is the chain, `config.condition.moves` what it moves.
+      x: where the chains start, `[B, H, W, C]`.
+      num_steps: T.
+      condition: `[B, H, W, C + 1]`, or None.
+      first_step: how many steps the chains have behind them.
+    """
+    hides = condition is not None and config.condition.moves == 'hidden'
     refined, info = langevin_sample(
-        key_langevin,
-        energy_of(states.energy, config, condition),
-        guess,
-        num_steps=config.langevin.num_steps,
+        key,
+        energy_of(energy, config, condition),
+        x,
+        num_steps=num_steps,
         step_size=config.langevin.step_size,
         noise_scale=config.langevin.noise_scale,
         max_drift=config.langevin.max_drift,
+        first_step=first_step,
+        moves=~seen_of(condition) if hides else None,
     )
-    return guess, refined, info
+    return keep_seen(refined, condition), info
 
 
 def energy_of(
@@ -82,10 +114,10 @@ def averaged(states: States) -> States:
 
 
 def energy_fn(
-    states: States, config: Config, ema: bool = True
+    states: States, config: Config, ema: bool = True, condition: chex.Array | None = None
 ) -> Callable[[chex.Array], chex.Array]:
     """A trained energy as a function of images `[B, H, W, C]` in [-1, 1], to `[B]` in nats."""
-    return energy_of((averaged(states) if ema else states).energy, config)
+    return energy_of((averaged(states) if ema else states).energy, config, condition)
 
 
 def generate(
@@ -130,6 +162,55 @@ def _generate(key_prior, key_langevin, states, config, num_samples, first):
     return ancestral, refined
 
 
+def recover(
+    key: chex.PRNGKey,
+    states: States,
+    config: Config,
+    condition: chex.Array,
+    num_recoveries: int,
+    ema: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Several images for each condition: the decoder's guesses, and the same after revision.
+
+    Recovery k of condition i depends on `key`, i, k and that condition alone.
+
+    Args:
+      key: one key.
+      states: trained conditional models, as `load` gives them.
+      config: the experiment; `config.langevin` is the chain.
+      condition: `[N, H, W, C + 1]`, of `make_condition` or `from_mask`.
+      num_recoveries: K.
+      ema: draw with the averaged parameters.
+
+    Returns:
+      Ancestral and refined images, `[N, K, H, W, C]` each, what is seen in its place.
+    """
+    states = averaged(states) if ema else states
+    num_images, channels = len(condition), condition.shape[-1] - 1
+    num_chains = num_images * num_recoveries
+    size = min(num_chains, _RECOVERIES_A_CALL)
+    parts = []
+    for first in range(0, num_chains, size):
+        chains = np.minimum(np.arange(first, first + size), num_chains - 1)
+        rows = jnp.asarray(condition)[chains // num_recoveries]
+        parts.append(jax.device_get(_recover(key, states, config, rows, chains)))
+    shape = (num_images, num_recoveries, *condition.shape[1:3], channels)
+    ancestral, refined = (
+        np.concatenate(part)[:num_chains].reshape(shape) for part in zip(*parts, strict=True)
+    )
+    return ancestral, refined
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _recover(key, states, config, condition, chains):
+    key_prior, key_langevin = (
+        jax.vmap(jax.random.fold_in, (None, 0))(part, chains) for part in jax.random.split(key)
+    )
+    return ancestral_langevin_sample(
+        key_prior, key_langevin, states, config, len(chains), condition
+    )[:2]
+
+
 @functools.partial(jax.jit, static_argnames=('config', 'num_steps'))
 def revise(
     key: chex.PRNGKey,
@@ -138,6 +219,7 @@ def revise(
     x: chex.Array,
     num_steps: int,
     first_step: chex.Numeric = 0,
+    condition: chex.Array | None = None,
 ) -> chex.Array:
     """`num_steps` of the config's chain on the energy, from `x` `[N, H, W, C]` on.
 
@@ -148,17 +230,9 @@ def revise(
       x: where the chains stand.
       num_steps: of this call.
       first_step: how many steps they have behind them.
+      condition: `[N, H, W, C + 1]`, or None.
     """
-    return langevin_sample(
-        key,
-        energy_of(states.energy, config),
-        x,
-        num_steps=num_steps,
-        step_size=config.langevin.step_size,
-        noise_scale=config.langevin.noise_scale,
-        max_drift=config.langevin.max_drift,
-        first_step=first_step,
-    )[0]
+    return run_chain(key, states.energy, config, x, num_steps, condition, first_step)[0]
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'num_samples'))

@@ -28,9 +28,12 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
     Args:
       key: of the initial parameters.
       config: the experiment.
-      condition: an example `[1, H, W, K]` of what the models are conditioned on, if they are.
+      condition: an example `[1, H, W, C + 1]` of what the models are conditioned on; None: as the
+        config has it.
     """
     size, channels = config.data.image_size, config.data.num_channels
+    if condition is None and config.condition.kind != 'none':
+        condition = jnp.zeros((1, size, size, channels + 1))
     image = jnp.zeros((1, size, size, channels))
     z = jnp.zeros((1, config.latent_dim))
     table = config.network

@@ -4,11 +4,15 @@ A decoder guesses images, Langevin dynamics on the energy revises them, the ener
 data against the revised, and the VAE learns from the revised.
 """
 
+import functools
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
+from vaebm_jax import keys as draws
 from vaebm_jax import vae
 from vaebm_jax.base import Batch, States, TrainState
 from vaebm_jax.config import Config
@@ -17,6 +21,7 @@ from vaebm_jax.keys import chain_keys
 from vaebm_jax.sampling import ancestral_langevin_sample, decode, energy_of
 
 Metrics = dict[str, chex.Array]
+Loss = Callable[[TrainState, TrainState], chex.Array]
 
 
 def train_step(
@@ -38,10 +43,11 @@ def train_step(
     Returns:
       The three states a step later, and metrics: scalars, means over all devices.
     """
-    key_prior, key_langevin, key_posterior, key_dropout = jax.random.split(
-        jax.random.fold_in(key, states.energy.step), 4
+    key_prior, key_langevin, key_posterior, key_dropout, key_truth = jax.random.split(
+        jax.random.fold_in(key, states.energy.step), 5
     )
     num_chains, first = local_chains(config, batch, axis_name)
+    keys_truth = image_keys(key_truth, batch, axis_name)
     condition = chain_condition(batch.condition, num_chains)
 
     guess, refined, info = ancestral_langevin_sample(
@@ -64,6 +70,7 @@ def train_step(
         condition,
         config,
         axis_name,
+        truth=functools.partial(truth_loss, keys_truth, batch, config),
     )
     metrics = chain_metrics(guess, refined, info, batch.image, axis_name)
     metrics['langevin/energy_drop'] = (
@@ -113,6 +120,7 @@ def update_vae(
     condition: chex.Array | None,
     config: Config,
     axis_name: str | None = None,
+    truth: Loss | None = None,
 ) -> tuple[TrainState, TrainState, Metrics]:
     """One step of variational MCMC teaching: the VAE's bound on revised images (poster, eq. 3).
 
@@ -121,23 +129,17 @@ def update_vae(
       key_dropout: for the encoder's dropout rows, one a sample.
       encoder: the inference model.
       decoder: the generator.
-      samples: revised images `[B', H, W, C]`, from which alone the VAE learns.
+      samples: revised images `[B', H, W, C]`, from which alone the poster's VAE learns.
       condition: of the samples, or None.
       config: the experiment.
       axis_name: the mapped axis of devices, if there is one.
+      truth: what is added to the bound, such as `truth_loss` of the data; None: nothing.
     """
 
     def loss_fn(params):
-        encoder_params, decoder_params = params
-        mean, log_std = encoder.apply_fn(
-            {'params': encoder_params}, samples, condition, key_dropout
-        )
-        z = vae.reparameterize(key_posterior, mean, log_std)
-        reconstruction = decode(decoder.replace(params=decoder_params), z, condition)
-        rate = vae.rate(mean, log_std)
-        distortion = vae.distortion(samples, reconstruction)
-        loss = vae.negative_elbo(distortion, rate, config.vae.kl_weight)
-        return jnp.mean(loss), {'rate': jnp.mean(rate), 'distortion': jnp.mean(distortion)}
+        models = encoder.replace(params=params[0]), decoder.replace(params=params[1])
+        loss, metrics = vae_loss(key_posterior, key_dropout, *models, samples, condition, config)
+        return loss + truth(*models) if truth else loss, metrics
 
     grads, metrics = jax.grad(loss_fn, has_aux=True)((encoder.params, decoder.params))
     grads, metrics = mean_over_devices((grads, metrics), axis_name)
@@ -147,6 +149,54 @@ def update_vae(
     encoder = encoder.advance(encoder_grads, config.ema_decay)
     decoder = decoder.advance(decoder_grads, config.ema_decay)
     return encoder, decoder, metrics
+
+
+def vae_loss(
+    key_posterior: chex.PRNGKey,
+    key_dropout: chex.PRNGKey,
+    encoder: TrainState,
+    decoder: TrainState,
+    images: chex.Array,
+    condition: chex.Array | None,
+    config: Config,
+) -> tuple[chex.Array, Metrics]:
+    """The mean of `vae.negative_elbo` over images, by a draw of z for each, and its two parts."""
+    mean, log_std = encoder.apply_fn({'params': encoder.params}, images, condition, key_dropout)
+    z = vae.reparameterize(key_posterior, mean, log_std)
+    rate = vae.rate(mean, log_std)
+    distortion = vae.distortion(images, decode(decoder, z, condition))
+    loss = vae.negative_elbo(distortion, rate, config.vae.kl_weight)
+    return jnp.mean(loss), {'rate': jnp.mean(rate), 'distortion': jnp.mean(distortion)}
+
+
+def truth_loss(
+    keys: chex.PRNGKey, batch: Batch, config: Config, encoder: TrainState, decoder: TrainState
+) -> chex.Array:
+    """What draws the VAE to the data themselves, which the poster does not do.
+
+    `truth_weight` times its bound on the data, and `guess_weight` times the squared distance from
+    first guesses, `g(z, c)` with z from the prior, to the truth (J. Xie et al., Cooperative
+    training of fast thinking initializer and slow thinking solver for conditional learning, 2021).
+
+    Args:
+      keys: one an image.
+      batch: data and their condition.
+      config: the experiment.
+      encoder: the inference model.
+      decoder: the generator.
+    """
+    key_posterior, key_dropout, key_prior = (draws.fold_in(keys, part) for part in range(3))
+    models, loss = (encoder, decoder), 0.0
+    if config.vae.truth_weight:
+        bound, _ = vae_loss(
+            key_posterior, key_dropout, *models, batch.image, batch.condition, config
+        )
+        loss += config.vae.truth_weight * bound
+    if config.vae.guess_weight:
+        z = vae.sample_prior(key_prior, batch.image.shape[0], config.latent_dim)
+        errors = vae.distortion(batch.image, decode(decoder, z, batch.condition))
+        loss += config.vae.guess_weight * jnp.mean(errors)
+    return loss
 
 
 def chain_metrics(
@@ -194,6 +244,13 @@ def local_chains(
     num_chains = num_chains or batch.image.shape[0]
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
     return num_chains, device * num_chains
+
+
+def image_keys(key: chex.PRNGKey, batch: Batch, axis_name: str | None = None) -> chex.PRNGKey:
+    """A key for each of this device's images, by its index among all devices'."""
+    num_images = batch.image.shape[0]
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    return chain_keys(key, num_images, device * num_images)
 
 
 def chain_condition(condition: chex.Array | None, num_chains: int) -> chex.Array | None:

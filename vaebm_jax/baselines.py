@@ -1,0 +1,45 @@
+"""Other ways to learn, each by what differs from `train_step`, with its signature."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+
+from vaebm_jax.base import Batch, States
+from vaebm_jax.config import Config
+from vaebm_jax.keys import fold_in
+from vaebm_jax.train_step import Metrics, image_keys, train_step, truth_loss, update_vae
+
+
+def vae_step(
+    key: chex.PRNGKey,
+    states: States,
+    batch: Batch,
+    config: Config,
+    axis_name: str | None = None,
+) -> tuple[States, Metrics]:
+    """A VAE that learns from the data: no chain, and the energy stands still.
+
+    `vae.guess_weight` counts as it does in `train_step`; `vae.truth_weight` has nothing to add.
+    Arguments and results are those of `train_step`, whose warm start this is
+    (`config.warmup_steps`).
+    """
+    keys = image_keys(jax.random.fold_in(key, states.energy.step), batch, axis_name)
+    key_posterior, key_dropout, key_truth = (fold_in(keys, part) for part in range(3))
+    alone = dataclasses.replace(config, vae=dataclasses.replace(config.vae, truth_weight=0.0))
+    encoder, decoder, metrics = update_vae(
+        key_posterior,
+        key_dropout,
+        states.encoder,
+        states.decoder,
+        batch.image,
+        batch.condition,
+        config,
+        axis_name,
+        truth=functools.partial(truth_loss, key_truth, batch, alone),
+    )
+    return States(states.energy.stand_still(), encoder, decoder), metrics
+
+
+STEPS = {'vaebm': train_step, 'vae': vae_step}
