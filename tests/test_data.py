@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from vaebm_jax.config import Config, DataConfig
-from vaebm_jax.data import Folder, batch_indices, load_images, make_batch, stream
+from vaebm_jax.data import (
+    Folder,
+    batch_indices,
+    first_images,
+    load_images,
+    make_batch,
+    stream,
+)
 from vaebm_jax.errors import UserError
 from vaebm_jax.train import call_images
 
@@ -76,9 +83,21 @@ def test_make_batch_scales_flips_and_dequantizes():
     np.testing.assert_allclose([bins.mean(), bins.var()], [1 / 2, 1 / 12], atol=2e-3)
 
 
+def test_random_crops_are_parts_of_the_image():
+    images = np.arange(100, dtype=np.uint8).reshape(1, 10, 10, 1)
+    batch = make_batch(KEY, np.tile(images, (400, 1, 1, 1)), DataConfig(load_size=10))
+    crops = np.round((np.asarray(batch.image) + 1.0) * 127.5)
+    corners = crops[:, 0, 0, 0]
+    assert crops.shape == (400, 8, 8, 1)
+    assert set(corners) == {10 * row + column for row in range(3) for column in range(3)}
+    for crop, corner in zip(crops, corners.astype(int), strict=True):
+        row, column = divmod(corner, 10)
+        np.testing.assert_array_equal(crop, images[0, row : row + 8, column : column + 8])
+
+
 def test_draws_follow_the_global_index():
-    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
-    data = DataConfig(flip=True, dequantize=True)
+    images = np.random.default_rng(0).integers(0, 256, (6, 10, 10, 1), np.uint8)
+    data = DataConfig(flip=True, dequantize=True, load_size=10)
     whole = make_batch(KEY, images, data).image
     share = make_batch(KEY, images[4:], data, first=4).image
     np.testing.assert_array_equal(whole[4:], share)
@@ -113,6 +132,43 @@ def test_images_are_cropped_to_the_centre(tmp_path):
     Image.fromarray(pixels).save(tmp_path / 'a.png')
     images = load_images(DataConfig('folder', str(tmp_path), image_size=5, num_channels=1))
     np.testing.assert_array_equal(images, 200)
+
+
+def test_training_images_are_loaded_larger_and_scored_whole(folder):
+    data = DataConfig('folder', str(folder), image_size=16, load_size=18, num_channels=3)
+    assert load_images(data).shape == (12, 18, 18, 3)
+    assert load_images(data, 'test').shape == (1, 16, 16, 3)
+    assert first_images(data, 'train', 5).shape == (5, 16, 16, 3)
+
+
+@pytest.mark.parametrize('crop, value', [('left', 50), ('right', 200)])
+def test_one_half_of_a_file_is_the_image(tmp_path, crop, value):
+    pixels = np.full((16, 32, 3), 50, np.uint8)
+    pixels[:, 16:] = 200
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+    images = load_images(DataConfig('folder', str(tmp_path), 8, num_channels=3, crop=crop))
+    np.testing.assert_array_equal(images, value)
+
+
+def test_a_folder_without_splits_is_shared_out(folder):
+    data = DataConfig(
+        'folder', str(folder / 'train'), image_size=8, val_share=0.25, test_share=1 / 3
+    )
+    names = {split: [file.name for file in Folder(data, split).files] for split in SPLITS}
+    assert {split: len(files) for split, files in names.items()} == dict(train=5, val=3, test=4)
+    assert len(set().union(*names.values())) == 12
+    assert names == {split: [file.name for file in Folder(data, split).files] for split in SPLITS}
+
+
+SPLITS = ('train', 'val', 'test')
+
+
+def test_facades_are_looked_for_in_their_own_variable(folder, monkeypatch):
+    monkeypatch.setenv('FACADES_DIR', str(folder))
+    assert load_images(DataConfig('facades', image_size=8, num_channels=3)).shape == (12, 8, 8, 3)
+    monkeypatch.delenv('FACADES_DIR')
+    with pytest.raises(UserError, match='data.dir must be a folder of images .FACADES_DIR names'):
+        load_images(DataConfig('facades', image_size=8))
 
 
 def test_a_larger_folder_is_streamed_in_the_same_order(folder):

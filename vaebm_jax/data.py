@@ -6,6 +6,7 @@ permutation for each epoch, so that a run goes on anywhere. What fits is held on
 """
 
 import concurrent.futures
+import dataclasses
 import functools
 import io
 import os
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from vaebm_jax.base import Batch
-from vaebm_jax.config import DataConfig
+from vaebm_jax.config import FOLDERS, DataConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.keys import chain_keys
 
@@ -28,17 +29,16 @@ _DIGITS_IN_TRAIN = 1500
 
 
 class Folder:
-    """Image files below `data.dir` (below its `train` or `test` folder, where there is one).
+    """Image files below `data.dir`, of its `train`, `val` or `test` folder where there are such.
 
     A sequence of `[size, size, C]` uint8 images, read when asked for: the largest centred square,
-    resized, grey or RGB.
+    or that of one half, resized, grey or RGB.
     """
 
     def __init__(self, data: DataConfig, split: str):
-        root = pathlib.Path(data.dir).expanduser()
-        if not root.is_dir():
-            raise UserError(f'data.dir must be a folder of images, got {data.dir!r}')
-        root = root / split if (root / split).is_dir() else root
+        root = _folder(data)
+        has_splits = (root / 'train').is_dir()
+        root = root / split if has_splits else root
         self.files = sorted(
             path for path in root.rglob('*') if path.suffix.lower() in _IMAGE_SUFFIXES
         )
@@ -46,7 +46,11 @@ class Folder:
             raise UserError(
                 f'data.dir must hold images ({", ".join(_IMAGE_SUFFIXES)}), found none in {root}'
             )
-        self.image_shape = (data.image_size, data.image_size, data.num_channels)
+        if not has_splits:
+            self.files = _share(self.files, data, split)
+        size = (split == 'train' and data.load_size) or data.image_size
+        self.image_shape = (size, size, data.num_channels)
+        self.crop = data.crop
 
     def __len__(self) -> int:
         return len(self.files)
@@ -58,11 +62,38 @@ class Folder:
                 image = image.convert('L' if channels == 1 else 'RGB')
         except (OSError, SyntaxError) as error:
             raise UserError(f'not a readable image: {self.files[index]} ({error})') from error
+        if self.crop != 'center':
+            start = 0 if self.crop == 'left' else image.width - image.width // 2
+            image = image.crop((start, 0, start + image.width // 2, image.height))
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = image.crop((left, top, left + side, top + side))
         resized = square.resize((width, height), Image.Resampling.LANCZOS)
         return np.asarray(resized, np.uint8).reshape(self.image_shape)
+
+
+def _folder(data):
+    """Where a folder's images are."""
+    variable = f'{data.name.upper()}_DIR'
+    place = data.dir or os.environ.get(variable, '')
+    root = pathlib.Path(place).expanduser()
+    if not place or not root.is_dir():
+        other = '' if data.name == 'folder' else f' ({variable} names one, too)'
+        raise UserError(f'data.dir must be a folder of images{other}, got {place!r}')
+    return root
+
+
+def _share(files, data, split):
+    """The split's share of the files, by an order that does not change."""
+    num_val, num_test = (round(len(files) * share) for share in (data.val_share, data.test_share))
+    if not num_val + num_test:
+        return files
+    order = np.random.default_rng(0).permutation(len(files))
+    val, test, train = np.split(order, [num_val, num_val + num_test])
+    chosen = {'val': val, 'test': test, 'train': train}[split]
+    if not len(chosen):
+        raise UserError(f'data.{split}_share must leave at least one of {len(files)} images')
+    return [files[index] for index in sorted(chosen)]
 
 
 def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
@@ -73,7 +104,7 @@ def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
     """
     if data.name == 'digits':
         return _load_digits(split)
-    if data.name != 'folder':
+    if data.name not in FOLDERS:
         return _load_tfds(data, split)
     folder = Folder(data, split)
     if len(folder) * np.prod(folder.image_shape) > data.resident_bytes:
@@ -134,26 +165,38 @@ def _permutation(key_data, impl, epoch, num_images):
     return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), num_images))
 
 
-def first_images(data: DataConfig, split: str, num_images: int) -> np.ndarray:
-    """The first images of a split, `[n, H, W, C]` uint8, all of them where there are fewer."""
-    images = load_images(data, split)
+def first_images(data: DataConfig, split: str, num_images: int | None) -> np.ndarray:
+    """The first images of a split, whole, `[n, H, W, C]` uint8; None: all."""
+    images = load_images(dataclasses.replace(data, load_size=0), split)
     if isinstance(images, np.ndarray):
         return images[:num_images]
-    return np.stack([images[index] for index in range(min(num_images, len(images)))])
+    count = min(num_images or len(images), len(images))
+    return np.stack([images[index] for index in range(count)])
+
+
+def held_out(data: DataConfig) -> str:
+    """The split to look at while training: val of a folder that has one, else test."""
+    if data.name in FOLDERS and (data.val_share or (_folder(data) / 'val').is_dir()):
+        return 'val'
+    return 'test'
 
 
 def make_batch(
     key: chex.PRNGKey, images: chex.Array, data: DataConfig, first: chex.Numeric = 0
 ) -> Batch:
-    """From 8 bits to [-1, 1]: x / 127.5 - 1, with the config's flips and dequantization.
+    """From 8 bits to [-1, 1]: x / 127.5 - 1, with the config's crops, flips and dequantization.
 
     Args:
       key: this iteration's.
-      images: `[B, H, W, C]` uint8.
+      images: `[B, H, W, C]` uint8, of `data.load_size` where it is given.
       data: says what is done.
       first: the index of the first image in the global batch; draws follow the global index.
     """
-    keys = jax.vmap(jax.random.split)(chain_keys(key, images.shape[0], first))
+    keys = chain_keys(key, images.shape[0], first)
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
+    if images.shape[1] > data.image_size:
+        crop = functools.partial(_random_crop, size=data.image_size)
+        images = jax.vmap(crop)(keys[:, 2], images)
     image = images.astype(float)
     if data.flip:
         is_flipped = jax.vmap(jax.random.bernoulli)(keys[:, 0])
@@ -163,6 +206,16 @@ def make_batch(
         image = image + jax.vmap(lambda key: jax.random.uniform(key, shape))(keys[:, 1])
         return Batch(image / 128.0 - 1.0)
     return Batch(image / 127.5 - 1.0)
+
+
+def _random_crop(key, image, size):
+    corner = jax.random.randint(key, (2,), 0, image.shape[0] - size + 1)
+    return jax.lax.dynamic_slice(image, (*corner, 0), (size, size, image.shape[-1]))
+
+
+def as_pixels(images: np.ndarray) -> np.ndarray:
+    """uint8 images as float32 in [-1, 1]."""
+    return np.asarray(images / 127.5 - 1.0, np.float32)
 
 
 def stream(

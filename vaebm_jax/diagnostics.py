@@ -61,12 +61,12 @@ def image_sets(config: Config, num_images: int) -> Iterator[tuple[str, np.ndarra
     """
     rng = np.random.default_rng(config.seed)
     for split in ('train', 'test'):
-        images = as_pixels(data.first_images(config.data, split, num_images))
+        images = data.as_pixels(data.first_images(config.data, split, num_images))
         yield split, images
     if neighbour := _NEIGHBOURS.get(config.data.name):
         try:
             other = dataclasses.replace(config.data, name=neighbour)
-            yield neighbour, as_pixels(data.first_images(other, 'test', num_images))
+            yield neighbour, data.as_pixels(data.first_images(other, 'test', num_images))
         except UserError as error:
             logs.say(f'no energies of {neighbour}: {error}')
     height, width = images.shape[1:3]
@@ -75,11 +75,6 @@ def image_sets(config: Config, num_images: int) -> Iterator[tuple[str, np.ndarra
     yield 'shuffled pixels', flat[:, order].reshape(images.shape)
     yield 'inverted', -images
     yield 'uniform noise', rng.uniform(-1.0, 1.0, images.shape).astype(np.float32)
-
-
-def as_pixels(images: np.ndarray) -> np.ndarray:
-    """uint8 images as float32 in [-1, 1]."""
-    return np.asarray(images / 127.5 - 1.0, np.float32)
 
 
 def energies_of(states: States, config: Config, images: np.ndarray) -> np.ndarray:
