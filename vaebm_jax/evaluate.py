@@ -189,13 +189,13 @@ def _fingerprint(weights, images):
     return digest.hexdigest()[:24]
 
 
-def table(result: dict) -> list[str]:
+def table(result: dict, samplers: Iterable[str] = tuple(SAMPLERS)) -> list[str]:
     """The scores as lines for a terminal, a column a sampler."""
     names = [key for key in result['refined'] if key != 'warning']
-    lines = [f'{"":20s}' + ''.join(f'{sampler:>14s}' for sampler in SAMPLERS)]
+    lines = [f'{"":20s}' + ''.join(f'{sampler:>16s}' for sampler in samplers)]
     for name in names:
-        values = [result[sampler][name] for sampler in SAMPLERS]
-        cells = [f'{v:14.4g}' if isinstance(v, float) else f'{v!s:>14s}' for v in values]
+        values = [result[sampler][name] for sampler in samplers]
+        cells = [f'{v:16.4g}' if isinstance(v, float) else f'{v!s:>16s}' for v in values]
         lines.append(f'{name:20s}' + ''.join(cells))
     if 'warning' in result['refined']:
         lines.append('warning: ' + result['refined']['warning'])

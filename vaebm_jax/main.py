@@ -4,7 +4,8 @@
 --config.FIELD=VALUE changes one of its settings. The same command on the same workdir goes on from
 the newest checkpoint.
 
---mode=sample draws from a trained run, --mode=evaluate scores it, --mode=report makes a page of it.
+--mode=sample draws from a trained run, --mode=evaluate scores it, --mode=report makes a page of it,
+--mode=recover --input=photo.png --mask=mask.png --output=recovered.png uses it on a photograph.
 They take the config from the workdir; --config.FIELD=VALUE changes what may differ, such as
 langevin.num_steps or data.dir.
 
@@ -27,11 +28,12 @@ from vaebm_jax.config import Config, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
 from vaebm_jax.interruption import Interrupted
+from vaebm_jax.recovery import evaluate_recovery, recover_file, sample_recoveries
 from vaebm_jax.report import write_report
 from vaebm_jax.sample import sample
 from vaebm_jax.train import train
 
-_MODES = ('train', 'sample', 'evaluate', 'report')
+_MODES = ('train', 'sample', 'evaluate', 'recover', 'report')
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run, made where it is missing.')
@@ -64,6 +66,15 @@ _RESUME = flags.DEFINE_enum(
     ['newest_whole', 'strict'],
     'Where the newest checkpoint is damaged: go on from the one before, or refuse.',
 )
+_SPLIT = flags.DEFINE_enum(
+    'split', 'test', ['train', 'val', 'test'], 'Conditional models: the images to recover.'
+)
+_NUM_RECOVERIES = flags.DEFINE_integer(
+    'num_recoveries', None, 'Of an image; default: 16, of a photograph 1.', lower_bound=1
+)
+_INPUT = flags.DEFINE_string('input', None, 'The photograph of --mode=recover.')
+_MASK = flags.DEFINE_string('mask', None, 'White where it is to be recovered, of its size.')
+_OUTPUT = flags.DEFINE_string('output', None, 'The PNG that --mode=recover writes.')
 flags.DEFINE_bool('debug', False, "Show the traceback of a user's mistake, too.")
 
 
@@ -96,6 +107,9 @@ def main(argv: list[str]) -> None:
         config.langevin.num_steps = _LANGEVIN_STEPS.value
     validate(config)
     drawn_with = {'step': _STEP.value, 'ema': _EMA.value}
+    if _MODE.value == 'recover' or config.condition.kind != 'none':
+        recovery(config, workdir, drawn_with)
+        return
     if _MODE.value == 'sample':
         spherical = _INTERPOLATION.value == 'spherical'
         count = _NUM_SAMPLES.value or 1_000
@@ -109,6 +123,36 @@ def main(argv: list[str]) -> None:
             reference_split=_REFERENCE_SPLIT.value,
             num_reference=_NUM_REFERENCE.value,
             cache=cache,
+            **drawn_with,
+        )
+
+
+def recovery(config: Config, workdir: str, drawn_with: dict) -> None:
+    """The modes of a conditional model."""
+    if config.condition.kind == 'none':
+        raise UserError('--mode=recover needs a run with a condition.kind, got none')
+    if _MODE.value == 'recover':
+        if not _INPUT.value or not _OUTPUT.value:
+            raise UserError('--mode=recover needs --input=PHOTO and --output=FILE.png')
+        recover_file(
+            config,
+            workdir,
+            input_file=_INPUT.value,
+            mask_file=_MASK.value,
+            output_file=_OUTPUT.value,
+            num_recoveries=_NUM_RECOVERIES.value or 1,
+            **drawn_with,
+        )
+        return
+    drawn_with |= {'split': _SPLIT.value, 'num_recoveries': _NUM_RECOVERIES.value or 16}
+    if _MODE.value == 'sample':
+        sample_recoveries(config, workdir, num_images=_NUM_SAMPLES.value or 20, **drawn_with)
+    else:
+        evaluate_recovery(
+            config,
+            workdir,
+            num_images=_NUM_SAMPLES.value,
+            inception_weights=_WEIGHTS.value,
             **drawn_with,
         )
 

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+SSIM_WINDOW = 11  # Pixels: 3.5 deviations of 1.5 on each side.
+
 
 @dataclasses.dataclass
 class Moments:
@@ -75,7 +77,7 @@ def psnr(truth: np.ndarray, images: np.ndarray, region: np.ndarray | None = None
     Args:
       truth: `[N, H, W, C]`.
       images: `[N, H, W, C]`.
-      region: `[H, W]` bool, the pixels that count; None: all.
+      region: `[H, W]` or `[N, H, W]` bool, the pixels that count; None: all.
     """
     errors = _over(np.square(_clipped(truth) - _clipped(images)), region)
     return 10.0 * np.log10(4.0 / np.maximum(errors, 1e-300))
@@ -116,6 +118,7 @@ def _luminance(images):
 
 
 def _over(values, region):
-    if region is not None:
-        values = values[:, region]
-    return values.reshape(len(values), -1).mean(axis=1)
+    if region is None:
+        return values.reshape(len(values), -1).mean(axis=1)
+    region = np.broadcast_to(region, values.shape[:3])
+    return np.array([part[inside].mean() for part, inside in zip(values, region, strict=True)])

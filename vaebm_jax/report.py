@@ -13,6 +13,10 @@ from vaebm_jax.config import Config, flatten
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import write_atomically
 
+_RECOVERIES = {
+    'recovery.png': 'Recoveries: what is seen, a first guess, revised recoveries, their mean and '
+    'deviation, and the truth'
+}
 _PICTURES = {
     'grid.png': 'Samples: what the decoder draws, and the same after Langevin revision',
     'revision.png': 'The revision: a row a sample, its chain from left to right',
@@ -56,7 +60,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         '<h2>Scores</h2>',
         *_scores(evaluation, mode + 'evaluate --inception_weights=FILE'),
         '<h2>Pictures</h2>',
-        *_pictures(workdir / 'samples', mode + 'sample'),
+        *_pictures(workdir / 'samples', mode + 'sample', config),
         '<h2>Training</h2>',
         _curves(rows) if rows else _missing('No steps are logged yet', 'python -m vaebm_jax.main'),
         '<h2>The energy</h2>',
@@ -114,12 +118,12 @@ def _scores(evaluation, command):
     return parts
 
 
-def _pictures(folder, command):
-    parts = []
-    for name, caption in _PICTURES.items():
+def _pictures(folder, command, config):
+    parts, expected = [], _PICTURES if config.condition.kind == 'none' else _RECOVERIES
+    for name, caption in expected.items():
         if (folder / name).is_file():
             parts.append(_figure((folder / name).read_bytes(), 'image/png', caption))
-    if len(parts) < len(_PICTURES):
+    if len(parts) < len(expected):
         parts.append(_missing('Some pictures are not drawn yet', command))
     steps = sorted(folder.glob('step_*.png'))
     for path in dict.fromkeys([*steps[:1], *steps[-1:]]):
@@ -159,6 +163,8 @@ def _curves(rows):
 def _diagnostics(evaluation, command):
     if evaluation is None:
         return [_missing('Not examined yet', command)]
+    if 'diagnostics' not in evaluation:
+        return ['<p>Energies of recoveries are not examined.</p>']
     found = evaluation['diagnostics']
     energies = found['energies']
     columns = ['num_images', 'mean', 'std', 'auroc', 'auroc_reference_term']

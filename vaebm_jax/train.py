@@ -10,6 +10,8 @@ import numpy as np
 
 from vaebm_jax import checkpoints, data, logs, pictures
 from vaebm_jax.base import States
+from vaebm_jax.baselines import STEPS
+from vaebm_jax.condition import fixed_condition
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import write_atomically
@@ -22,11 +24,12 @@ from vaebm_jax.parallel import (
     place_states,
     split_batch,
 )
-from vaebm_jax.sampling import generate
+from vaebm_jax.recovery import draw_rows
+from vaebm_jax.sampling import generate, recover
 from vaebm_jax.train_state import create_states
-from vaebm_jax.train_step import Metrics, train_step
+from vaebm_jax.train_step import Metrics
 
-_STEPS = {'vaebm': train_step}
+_MUST_BE_FINITE = ('energy_data', 'energy_samples', 'distortion')
 _PROFILED_CALLS = (1, 3)  # From the second, which no longer compiles, to the fourth.
 
 
@@ -94,7 +97,10 @@ def train(
             rows.append(logs.EventFiles(workdir / 'tensorboard', start))
 
         states = place_states(states, devices)
-        call = compile_step(_STEPS[config.method], config, devices)
+        methods = {
+            method: compile_step(STEPS[method], config, devices)
+            for method in ('vae', config.method)
+        }
         batches = call_images(key_order, images, config, devices, start)
         progress = logs.Progress(config)
         earlier, is_traced = None, False
@@ -102,6 +108,7 @@ def train(
             if profile and index == _PROFILED_CALLS[0]:
                 jax.profiler.start_trace(workdir / 'profile')
                 is_traced = True
+            call = methods['vae' if first < config.warmup_steps else config.method]
             args = (key, states, next(batches), last - first)
             with out_of_memory_explained(config, call, args):
                 states, metrics = call(*args)
@@ -162,10 +169,11 @@ def make_workdir(workdir: pathlib.Path) -> None:
 
 def stop_if_diverged(step: int, metrics: Metrics, checkpoint: int | None) -> None:
     """Raises a UserError once the energies are not finite, before such states are saved."""
-    if all(np.isfinite(float(metrics[name])) for name in ('energy_data', 'energy_samples')):
+    if all(np.isfinite(float(value)) for name, value in metrics.items() if name in _MUST_BE_FINITE):
         return
+    what = 'the energies are' if 'energy_data' in metrics else 'the distortion is'
     raise UserError(
-        f'the run diverged: at step {step} the energies are not finite. '
+        f'the run diverged: at step {step} {what} not finite. '
         + (f'Step {checkpoint} is saved. ' if checkpoint else '')
         + 'A lower energy.learning_rate or langevin.step_size helps, in a new workdir (init_from '
         'takes the saved parameters along)'
@@ -187,6 +195,7 @@ def calls(config: Config, start: int) -> Iterator[tuple[int, int]]:
     while start < config.num_steps:
         stops = [start + config.steps_per_call, config.num_steps]
         stops += [(start // period + 1) * period for period in periods]
+        stops += [config.warmup_steps] if start < config.warmup_steps else []
         yield start, min(stops)
         start = min(stops)
 
@@ -224,6 +233,12 @@ def write_samples(
     key: chex.PRNGKey, states: States, config: Config, workdir: pathlib.Path, step: int
 ) -> None:
     """Draws the same z at every step: what the decoder guesses, and what the chain makes of it."""
+    if config.condition.kind != 'none':
+        truth = data.as_pixels(data.first_images(config.data, data.held_out(config.data), 8))
+        condition = fixed_condition(truth, config.condition)
+        drawn = recover(key, states, config, condition, 4)
+        draw_rows(workdir / 'samples' / f'step_{step:08d}.png', condition, *drawn, truth)
+        return
     ancestral, refined = generate(key, states, config, num_samples=64)
     pictures.side_by_side(
         workdir / 'samples' / f'step_{step:08d}.png',

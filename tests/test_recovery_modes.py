@@ -1,0 +1,187 @@
+"""A small conditional run, scored, drawn and used on a photograph."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from test_evaluate import weights  # noqa: F401
+from test_fills import smooth_images
+from test_main import command
+from test_recovery import U_NET
+
+from vaebm_jax import load, recovery
+from vaebm_jax.condition import fixed_condition, seen_of
+from vaebm_jax.config import (
+    ConditionConfig,
+    Config,
+    DataConfig,
+    LangevinConfig,
+    NetworkConfig,
+    VAEConfig,
+)
+from vaebm_jax.errors import UserError
+from vaebm_jax.pictures import to_uint8
+from vaebm_jax.report import write_report
+from vaebm_jax.train import train
+
+NUM_IMAGES = {'train': 12, 'val': 2, 'test': 5}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Smooth pictures of 24x24 pixels in three splits."""
+    root = tmp_path_factory.mktemp('pictures')
+    for seed, (split, count) in enumerate(NUM_IMAGES.items()):
+        (root / split).mkdir()
+        for index, image in enumerate(to_uint8(smooth_images(count, 24, seed))):
+            Image.fromarray(image).save(root / split / f'{index}.png')
+    return root
+
+
+@pytest.fixture(scope='module')
+def run(folder, tmp_path_factory):
+    """Two steps of the VAE and three of all, in calls of two."""
+    table = (('conv', 8, 3, 2),)
+    config = Config(
+        num_steps=5,
+        warmup_steps=2,
+        batch_size=4,
+        latent_dim=4,
+        log_every=1,
+        sample_every=0,
+        checkpoint_every=0,
+        steps_per_call=2,
+        data=DataConfig('folder', str(folder), image_size=16, load_size=20, num_channels=3),
+        condition=ConditionConfig('center_hole', jitter=0.1, profiles=0.5),
+        langevin=LangevinConfig(num_steps=2),
+        vae=VAEConfig(truth_weight=1.0, guess_weight=1.0),
+        network=NetworkConfig(energy=table, encoder=table, decoder=U_NET),
+    )
+    workdir = tmp_path_factory.mktemp('run')
+    train(config, workdir)
+    return workdir
+
+
+def test_the_first_steps_are_the_vaes(run):
+    rows = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in rows] == [1, 2, 3, 4, 5]
+    assert ['energy_data' in row for row in rows] == [False, False, True, True, True]
+    with Image.open(run / 'samples' / 'step_00000005.png') as picture:
+        assert np.asarray(picture).std() > 0
+
+
+def test_evaluate_scores_recoveries_beside_fills(run, weights):  # noqa: F811
+    states, config = load(run)
+    result = recovery.evaluate_recovery(
+        config, run, num_recoveries=3, inception_weights=weights, split='test'
+    )
+    assert json.loads((run / 'evaluation.json').read_text()) == result
+    assert (result['split'], result['condition']) == ('test', 'center_hole')
+    names = {name for name, row in result.items() if isinstance(row, dict)}
+    assert names == {
+        *('ancestral', 'refined', 'mean', 'mean_ancestral', 'best'),
+        *('fill_grey', 'fill_mean', 'fill_harmonic', 'fill_biharmonic', 'fill_hint', 'fill_ridge'),
+    }
+    for name in names:
+        row = result[name]
+        assert row['num_samples'] == NUM_IMAGES['test']
+        # A hole of half the side is a quarter of the image: 6.02 dB between hole and whole.
+        np.testing.assert_allclose(row['psnr'] - row['psnr_hole'], 10 * np.log10(4), atol=1e-6)
+        assert 0 < row['ssim_hole'] < 1 and 0 < row['ssim'] < 1 and row['fd_64'] > 0
+    assert result['best']['psnr_hole'] >= result['refined']['psnr_hole']
+    assert result['fill_harmonic']['psnr_hole'] > result['fill_grey']['psnr_hole']
+    page = write_report(run).read_text()
+    assert 'fill_biharmonic' in page and 'psnr_hole' in page
+
+
+def test_sample_draws_rows_and_keeps_the_arrays(run):
+    states, config = load(run)
+    recovery.sample_recoveries(config, run, num_images=3, num_recoveries=5, split='test')
+    with np.load(run / 'samples' / 'refined.npz') as file:
+        images = file['images']
+    assert images.shape == (3, 5, 16, 16, 3)
+    with Image.open(run / 'samples' / 'recovery.png') as picture:
+        assert np.asarray(picture).std() > 0
+
+
+def test_holes_are_cut_out_where_all_are_as_large():
+    images = np.random.default_rng(0).random((4, 16, 16, 1)).astype(np.float32)
+    for kind, shape in (('random_hole', (8, 8)), ('free_form', (16, 16)), ('lower_half', (8, 16))):
+        region = recovery.hidden(fixed_condition(images, ConditionConfig(kind)))
+        cut = recovery.holes(region)(images)
+        assert cut.shape == (4, *shape, 1)
+        if kind != 'free_form':
+            np.testing.assert_array_equal(cut[2].ravel(), images[2][region[2]].ravel())
+
+
+def photograph(path, width, height, mode='RGB', seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return pixels
+
+
+def mask_of(path, width, height, box):
+    mask = np.zeros((height, width), np.uint8)
+    mask[box] = 255
+    Image.fromarray(mask).save(path)
+    return mask > 0
+
+
+def test_recover_keeps_the_photographs_own_pixels(run, tmp_path):
+    photo = photograph(tmp_path / 'photo.png', 40, 36)
+    hidden = mask_of(tmp_path / 'mask.png', 40, 36, np.s_[10:20, 5:25])
+    arguments = ['--mode=recover', f'--workdir={run}', '--input=photo.png', '--mask=mask.png']
+    result = command(*arguments, '--output=out/recovered.png', cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / 'out' / 'recovered.png') as image:
+        recovered = np.asarray(image)
+    np.testing.assert_array_equal(recovered[~hidden], photo[~hidden])
+    assert np.mean(recovered[hidden] != photo[hidden]) > 0.9
+
+
+def test_bad_photographs_and_masks_are_named(run, tmp_path):
+    states, config = load(run)
+    photograph(tmp_path / 'photo.png', 40, 36)
+    photograph(tmp_path / 'long.png', 80, 36)
+    photograph(tmp_path / 'small.png', 7, 7)
+    mask_of(tmp_path / 'other.png', 30, 36, np.s_[3:9, 3:9])
+    mask_of(tmp_path / 'black.png', 40, 36, np.s_[:0])
+    mask_of(tmp_path / 'white.png', 40, 36, np.s_[:])
+    (tmp_path / 'text.png').write_text('no image')
+
+    def refused(photo, mask, message):
+        with pytest.raises(UserError, match=message):
+            recovery.recover_file(
+                config,
+                run,
+                input_file=str(tmp_path / photo),
+                mask_file=mask and str(tmp_path / mask),
+                output_file=str(tmp_path / 'out.png'),
+            )
+
+    refused('nowhere.png', 'black.png', '--input must name a readable image')
+    refused('text.png', 'black.png', '--input must name a readable image')
+    refused('long.png', 'black.png', '--input must be about square .* got 80x36')
+    refused('small.png', 'black.png', '--input must be .* at least 8 pixels a side')
+    refused('photo.png', None, '--mask must name a file for a model of condition.kind center_hole')
+    refused('photo.png', 'other.png', '--mask must be of the size of --input, 40x36, got 30x36')
+    refused('photo.png', 'black.png', '--mask must be white where .* all of it is black')
+    refused('photo.png', 'white.png', '--mask must be white where .* all of it is white')
+
+
+def test_a_conditional_run_is_recovered_with_and_others_are_not(tmp_path, tiny_config):
+    train(tiny_config, tmp_path / 'run')
+    result = command('--mode=recover', '--workdir=run', cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == 'error: --mode=recover needs a run with a condition.kind, got none\n'
+
+
+def test_fixed_conditions_are_the_same_every_time():
+    images = np.zeros((5, 16, 16, 1), np.float32)
+    config = ConditionConfig('center_hole', jitter=0.3)
+    seen = np.asarray(seen_of(jax.device_get(fixed_condition(images, config))))[..., 0]
+    expected = np.ones((16, 16), bool)
+    expected[4:12, 4:12] = False
+    np.testing.assert_array_equal(seen, np.tile(expected, (5, 1, 1)))

@@ -1,0 +1,106 @@
+"""Recoveries without a network: what a conditional model has to beat."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+from PIL import Image
+from skimage.restoration import inpaint_biharmonic
+from sklearn.linear_model import Ridge
+
+from vaebm_jax import logs
+from vaebm_jax.condition import fixed_condition, hint_of, seen_of
+from vaebm_jax.config import ConditionConfig
+
+_SMALL = 32  # Pixels a side at which the ridge regression works.
+
+
+def fills(
+    condition: np.ndarray, config: ConditionConfig, train_images: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Every fill that the kind of condition allows: `{name: [N, H, W, C]}`, seen pixels in place.
+
+    `fill_hint` is the hint that the models start from, where it is none of the others.
+
+    Args:
+      condition: `[N, H, W, C + 1]`, by `fixed_condition`.
+      config: that it was made with.
+      train_images: `[M, H, W, C]` in [-1, 1], for the fill that learns; None: without it.
+    """
+    condition = np.asarray(condition)
+    hint, is_seen = np.asarray(hint_of(condition)), np.asarray(seen_of(condition))
+    if not is_seen.any():
+        return {'fill_hint': hint}
+    counts = np.maximum(is_seen.sum(axis=(1, 2), keepdims=True), 1)
+    means = np.sum(hint * is_seen, axis=(1, 2), keepdims=True) / counts
+    harmonic = dataclasses.replace(config, profiles=0.0)
+    filled = {
+        'fill_grey': np.where(is_seen, hint, 0.0),
+        'fill_mean': np.where(is_seen, hint, means),
+        'fill_harmonic': np.asarray(hint_of(fixed_condition(hint, harmonic))),
+        'fill_biharmonic': biharmonic(hint, is_seen[..., 0]),
+    }
+    if config.profiles:
+        filled['fill_hint'] = hint
+    if config.kind == 'center_hole' and train_images is not None:
+        filled['fill_ridge'] = EdgeRidge(train_images, config)(hint)
+    return filled
+
+
+def biharmonic(hint: np.ndarray, is_seen: np.ndarray) -> np.ndarray:
+    """Scikit-image's biharmonic inpainting: smooth in its slopes too, where harmonic is in values.
+
+    S. Damelin, N. Hoang, On surface completion and image inpainting by biharmonic functions, 2018.
+    """
+    pairs = logs.tracked(
+        zip(hint, ~is_seen, strict=True), 'biharmonic inpainting', 'images', len(hint)
+    )
+    filled = [inpaint_biharmonic(image, hidden, channel_axis=-1) for image, hidden in pairs]
+    return np.clip(np.stack(filled), -1.0, 1.0).astype(np.float32)
+
+
+class EdgeRidge:
+    """A harmonic fill, the profiles of its edges, and a ridge regression of what is then missing.
+
+    From the hint at 32 pixels a side the regression, trained on the training images and their
+    mirror images, predicts what the hint lacks. For a hole in the middle.
+    """
+
+    def __init__(self, images: np.ndarray, config: ConditionConfig, alpha: float = 1000.0):
+        images = np.concatenate([images, images[:, :, ::-1]])
+        self.config = dataclasses.replace(config, profiles=0.75)
+        hint, _ = self.hint(images)
+        missing = shrink(images - hint)
+        self.ridge = Ridge(alpha=alpha).fit(
+            shrink(hint).reshape(len(hint), -1), missing.reshape(len(hint), -1)
+        )
+
+    def hint(self, images):
+        """The fill without learning, and what is seen of the images."""
+        condition = jax.device_get(fixed_condition(images, self.config))
+        return hint_of(condition), np.asarray(seen_of(condition))
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """`[N, H, W, C]`: other images with the hole filled; its pixels do not count."""
+        hint, is_seen = self.hint(images)
+        missing = self.ridge.predict(shrink(hint).reshape(len(hint), -1))
+        missing = missing.reshape(-1, _SMALL, _SMALL, hint.shape[-1])
+        filled = np.where(is_seen, hint, hint + resize(missing, hint.shape[1]))
+        return np.clip(filled, -1.0, 1.0)
+
+
+def shrink(images: np.ndarray) -> np.ndarray:
+    """`[N, H, W, C]` at 32 pixels a side, by means over what a pixel covers."""
+    return resize(images, _SMALL, Image.Resampling.BOX)
+
+
+def resize(
+    images: np.ndarray, size: int, how: Image.Resampling = Image.Resampling.BICUBIC
+) -> np.ndarray:
+    """Square images `[N, H, W, C]` to another size, in float32."""
+    channels = np.moveaxis(np.asarray(images, np.float32), -1, 1)
+    one = functools.partial(Image.Image.resize, size=(size, size), resample=how)
+    planes = [np.asarray(one(Image.fromarray(plane))) for image in channels for plane in image]
+    planes = np.stack(planes).reshape(*channels.shape[:2], size, size)
+    return np.moveaxis(planes, 1, -1)

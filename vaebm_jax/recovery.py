@@ -1,0 +1,317 @@
+"""What a conditional model recovers: scored, drawn, and of a user's own photograph."""
+
+import json
+import os
+import pathlib
+
+import jax
+import numpy as np
+from PIL import Image
+
+from vaebm_jax import checkpoints, data, logs, pictures
+from vaebm_jax.base import States
+from vaebm_jax.condition import fixed_condition, from_mask, hint_of, seen_of
+from vaebm_jax.config import Config
+from vaebm_jax.errors import UserError
+from vaebm_jax.evaluate import Scores, features_of, table
+from vaebm_jax.files import whole_file, write_atomically
+from vaebm_jax.fills import fills
+from vaebm_jax.inception import load_inception
+from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
+from vaebm_jax.sampling import recover
+
+_NUM_ROWS = 8
+_NUM_SHOWN = 4  # Recoveries of an image.
+_PROTOCOL = (
+    'outputs rounded to 8 bits, seen pixels in place; means over images; psnr with the full range '
+    f'of 255; ssim with a Gaussian window of {SSIM_WINDOW} pixels (sigma 1.5) and that range; '
+    '_hole: over hidden pixels; fd: of the hidden pixels of outputs and of the same images'
+)
+
+
+def evaluate_recovery(
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    num_images: int | None = None,
+    num_recoveries: int = 16,
+    inception_weights: str | os.PathLike | None = None,
+    split: str = 'test',
+    step: int | None = None,
+    ema: bool = True,
+) -> dict:
+    """Scores a checkpoint's recoveries beside fills without a network: `evaluation.json`.
+
+    The samplers are `ancestral` (a first guess each), `refined` (the same revised), `mean` of an
+    image's refined recoveries, `mean_ancestral` of its guesses, `best` of the refined in PSNR of
+    the hole, and every `fill_<name>`. Frechet distances compare the completed holes, cut out where
+    all are of one size, with the same images' own.
+
+    Args:
+      config: of the run; `config.langevin` and the condition's kind may differ from it.
+      workdir: of the run; `evaluation.json` is written there.
+      num_images: from the first on; None: all of the split.
+      num_recoveries: K of each image.
+      inception_weights: the file of `load_inception`; without it there are no Frechet distances.
+      split: train, val or test.
+      step: which checkpoint; None: the newest.
+      ema: draw with the averaged parameters.
+
+    Returns:
+      What `evaluation.json` holds.
+
+    Raises:
+      UserError: if there is no such checkpoint, data set or weights.
+    """
+    weights = load_inception(inception_weights) if inception_weights else None
+    workdir = pathlib.Path(workdir)
+    states, config = checkpoints.load(workdir, step, config)
+    truth = data.as_pixels(data.first_images(config.data, split, num_images))
+    condition = jax.device_get(fixed_condition(truth, config.condition))
+    step = int(states.energy.step)
+    logs.say(f'evaluate: step {step} of {workdir}, {len(truth)} images of {split}')
+    train_images = data.as_pixels(data.first_images(config.data, 'train', None))
+    completed = fills(condition, config.condition, train_images)
+    completed = recoveries(states, config, condition, truth, num_recoveries, ema) | completed
+
+    region = hidden(condition)
+    cut = holes(region)
+    reference = Scores()
+    if weights is not None:
+        reference.add(features_of(weights, cut(pictures.to_uint8(truth))))
+    result = {
+        'checkpoint_step': step,
+        'data': config.data.name,
+        'split': split,
+        'condition': config.condition.kind,
+        'ema': ema,
+        'num_recoveries': num_recoveries,
+        'protocol': _PROTOCOL,
+    }
+    for name, images in completed.items():
+        images = pictures.to_uint8(images)
+        result[name] = {'num_samples': len(images)} | fidelity(
+            truth, data.as_pixels(images), region
+        )
+        if weights is not None:
+            scores = Scores()
+            scores.add(features_of(weights, cut(images)))
+            result[name] |= scores.against(reference.moments)
+    write_atomically(workdir / 'evaluation.json', (json.dumps(result, indent=2) + '\n').encode())
+    for line in table(result, tuple(completed)):
+        logs.say(line)
+    logs.say(f'finished: {workdir / "evaluation.json"}')
+    return result
+
+
+def recoveries(
+    states: States,
+    config: Config,
+    condition: np.ndarray,
+    truth: np.ndarray,
+    num_recoveries: int,
+    ema: bool = True,
+) -> dict[str, np.ndarray]:
+    """What the models make of conditions, one image `[N, H, W, C]` a condition and sampler."""
+    key = jax.random.key(config.seed, impl=config.generator)
+    ancestral, refined = recover(key, states, config, condition, num_recoveries, ema)
+    scores = [psnr(truth, refined[:, k], hidden(condition)) for k in range(num_recoveries)]
+    best = np.argmax(scores, axis=0)
+    return {
+        'ancestral': ancestral[:, 0],
+        'refined': refined[:, 0],
+        'mean': refined.clip(-1.0, 1.0).mean(axis=1),
+        'mean_ancestral': ancestral.clip(-1.0, 1.0).mean(axis=1),
+        'best': refined[np.arange(len(best)), best],
+    }
+
+
+def fidelity(truth: np.ndarray, images: np.ndarray, region: np.ndarray) -> dict[str, float]:
+    """How near images are to the truth, `[N, H, W, C]`, in the region `[N, H, W]` and whole."""
+    values = {'psnr_hole': psnr(truth, images, region), 'psnr': psnr(truth, images)}
+    if min(truth.shape[1:3]) >= SSIM_WINDOW:
+        values |= {'ssim_hole': ssim(truth, images, region), 'ssim': ssim(truth, images)}
+    return {name: float(value.mean()) for name, value in values.items()}
+
+
+def hidden(condition: np.ndarray) -> np.ndarray:
+    """`[N, H, W]` bool: what is to be recovered."""
+    return ~np.asarray(seen_of(condition))[..., 0]
+
+
+def holes(region: np.ndarray):
+    """A function that cuts each image to the box around its hidden pixels, if all are as large."""
+    boxes = []
+    for part in region:
+        rows, columns = (np.flatnonzero(part.any(axis=axis)) for axis in (1, 0))
+        boxes.append((slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)))
+    sizes = {tuple(side.stop - side.start for side in box) for box in boxes}
+    if len(sizes) > 1:
+        return lambda images: images
+    return lambda images: np.stack([image[box] for image, box in zip(images, boxes, strict=True)])
+
+
+def sample_recoveries(
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    num_images: int,
+    num_recoveries: int = 16,
+    split: str = 'test',
+    step: int | None = None,
+    ema: bool = True,
+) -> None:
+    """Draws from a conditional checkpoint: a picture of rows, and the recoveries as arrays.
+
+    Writes to `<workdir>/samples`: `recovery.png`, and `ancestral.npz`, `refined.npz` (`images`,
+    `[N, K, H, W, C]` float32).
+
+    Args:
+      config: of the run; `config.langevin` may differ from it.
+      workdir: of the run.
+      num_images: N, from the first of the split on, or all if there are fewer.
+      num_recoveries: K of each.
+      split: train, val or test.
+      step: which checkpoint; None: the newest.
+      ema: draw with the averaged parameters.
+    """
+    states, config = checkpoints.load(workdir, step, config)
+    folder = pathlib.Path(workdir) / 'samples'
+    logs.say(f'sample: step {int(states.energy.step)} of {workdir}')
+    truth = data.as_pixels(data.first_images(config.data, split, num_images))
+    condition = jax.device_get(fixed_condition(truth, config.condition))
+    key = jax.random.key(config.seed, impl=config.generator)
+    drawn = recover(key, states, config, condition, num_recoveries, ema)
+    for name, images in zip(('ancestral', 'refined'), drawn, strict=True):
+        with whole_file(folder / f'{name}.npz') as file:
+            np.savez(file, images=images)
+    draw_rows(folder / 'recovery.png', condition, *drawn, truth)
+    logs.say(
+        f'finished: {folder}/recovery.png; {num_recoveries} recoveries each of {len(truth)} images '
+        f'of {split} in ancestral.npz and refined.npz'
+    )
+
+
+def draw_rows(
+    path: pathlib.Path,
+    condition: np.ndarray,
+    ancestral: np.ndarray,
+    refined: np.ndarray,
+    truth: np.ndarray,
+) -> None:
+    """A row an image: what is seen, first guess, recoveries, their mean, deviation, and truth."""
+    show = slice(0, _NUM_ROWS)
+    condition, truth = condition[show], truth[show]
+    is_seen = np.asarray(seen_of(condition))
+    seen = np.asarray(hint_of(condition))
+    if is_seen.any():
+        seen = np.where(is_seen, seen, 0.0)
+    # Black where all recoveries agree, white where they differ by half of the range.
+    deviation = refined[show].std(axis=1).mean(axis=-1, keepdims=True)
+    deviation = np.broadcast_to(np.minimum(2.0 * deviation, 1.0) * 2.0 - 1.0, truth.shape)
+    pictures.side_by_side(
+        path,
+        {
+            'seen': seen[:, None],
+            'first guess': ancestral[show, :1],
+            'recoveries': refined[show, :_NUM_SHOWN],
+            'mean': refined[show].clip(-1.0, 1.0).mean(axis=1)[:, None],
+            'deviation': deviation[:, None],
+            'truth': truth[:, None],
+        },
+    )
+
+
+def recover_file(
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    input_file: str,
+    mask_file: str | None,
+    output_file: str,
+    num_recoveries: int = 1,
+    step: int | None = None,
+    ema: bool = True,
+) -> None:
+    """Recovers what a mask hides in a photograph, or its colours or detail.
+
+    The photograph is brought to the model's size and the recovery back to its own; what is seen is
+    then the photograph's own pixels.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      input_file: the photograph, about square and at least half as large as the model's images.
+      mask_file: of the photograph's size, white where it is to be recovered; None for models of
+        grey or small images.
+      output_file: a PNG; with several recoveries their numbers are added to its name.
+      num_recoveries: how many.
+      step: which checkpoint; None: the newest.
+      ema: draw with the averaged parameters.
+
+    Raises:
+      UserError: for a file that cannot be read, or of another size.
+    """
+    states, config = checkpoints.load(workdir, step, config)
+    size, channels = config.data.image_size, config.data.num_channels
+    photo = read_image('input', input_file, 'L' if channels == 1 else 'RGB')
+    width, height = photo.size
+    if min(width, height) < size / 2 or max(width, height) > 1.25 * min(width, height):
+        raise UserError(
+            f'--input must be about square and at least {size // 2} pixels a side (the model has '
+            f'{size}x{size}), got {width}x{height}: {input_file}'
+        )
+    hides_pixels = config.condition.kind not in ('gray', 'low_resolution')
+    if hides_pixels != (mask_file is not None):
+        needed = 'must name a file for' if hides_pixels else 'has no meaning for'
+        raise UserError(f'--mask {needed} a model of condition.kind {config.condition.kind}')
+    image = as_array(photo.resize((size, size), Image.Resampling.LANCZOS), channels)
+    if hides_pixels:
+        mask = read_image('mask', mask_file, 'L')
+        if mask.size != photo.size:
+            raise UserError(
+                f'--mask must be of the size of --input, {width}x{height}, got '
+                f'{mask.width}x{mask.height}: {mask_file}'
+            )
+        is_seen = np.asarray(mask) < 128
+        # A small pixel is seen where all that it covers is.
+        small = np.asarray(
+            mask.point(lambda value: 255 * (value >= 128)).resize(
+                (size, size), Image.Resampling.BOX
+            )
+        )
+        if is_seen.all() or not (small == 0).any():
+            raise UserError(
+                '--mask must be white where the photograph is to be recovered and black elsewhere; '
+                f'all of it is {"black" if is_seen.all() else "white"}: {mask_file}'
+            )
+        condition = from_mask(image[None], (small == 0)[None])
+    else:
+        is_seen = np.zeros((height, width), bool)
+        condition = fixed_condition(image[None], config.condition)
+    key = jax.random.key(config.seed, impl=config.generator)
+    _, refined = recover(key, states, config, np.asarray(condition), num_recoveries, ema)
+    output = pathlib.Path(output_file)
+    for index, recovery in enumerate(pictures.to_uint8(refined[0])):
+        whole = Image.fromarray(recovery[..., 0] if channels == 1 else recovery)
+        if photo.size != whole.size:
+            whole = whole.resize(photo.size, Image.Resampling.BICUBIC)
+        whole.paste(photo, mask=Image.fromarray(np.uint8(255 * is_seen)))
+        name = f'{output.stem}-{index}.png' if num_recoveries > 1 else output.name
+        with whole_file(output.with_name(name)) as file:
+            whole.save(file, 'PNG')
+    logs.say(f'finished: {output_file}')
+
+
+def read_image(flag: str, path: str, mode: str) -> Image.Image:
+    """A file's image, grey ('L') or 'RGB'."""
+    try:
+        with Image.open(path) as image:
+            return image.convert(mode)
+    except (OSError, SyntaxError) as error:
+        raise UserError(f'--{flag} must name a readable image, got {path} ({error})') from error
+
+
+def as_array(image: Image.Image, channels: int) -> np.ndarray:
+    """`[H, W, C]` in [-1, 1]."""
+    return data.as_pixels(np.asarray(image, np.uint8).reshape(image.height, image.width, channels))
