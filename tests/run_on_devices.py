@@ -1,6 +1,6 @@
 """Run by test_parallel.py in a process of 8 simulated devices: trains on some of them, to npz.
 
-python run_on_devices.py FOLDER NUM_STEPS float32|float64 NUM_DEVICESxSTEPS_PER_CALL ...
+python run_on_devices.py FOLDER NUM_STEPS float32|float64 whole|hole NUM_DEVICESxSTEPS_PER_CALL ...
 """
 
 import dataclasses
@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax.config import Config, DataConfig, LangevinConfig, NetworkConfig
+from vaebm_jax.config import (
+    ConditionConfig,
+    Config,
+    DataConfig,
+    LangevinConfig,
+    NetworkConfig,
+    VAEConfig,
+)
 from vaebm_jax.data import batch_indices, load_images
 from vaebm_jax.parallel import compile_step, hold_images, place_states
 from vaebm_jax.train_state import create_states
@@ -29,11 +36,22 @@ CONFIG = Config(
         decoder=(('map', 8), ('up', 8, 3)),
     ),
 )
+CONFIGS = {
+    'whole': CONFIG,
+    'hole': dataclasses.replace(
+        CONFIG,
+        num_chains=32,
+        data=DataConfig(flip=True),
+        vae=VAEConfig(truth_weight=1.0, guess_weight=1.0),
+        condition=ConditionConfig('random_hole', profiles=0.5),
+        network=dataclasses.replace(CONFIG.network, decoder=(('down', 8, 3), ('up', 8, 3))),
+    ),
+}
 
 
-def train(states, images, num_steps, devices, steps_per_call):
+def train(config, states, images, num_steps, devices, steps_per_call):
     """The states after `num_steps`, the last metrics, and how often a later call compiled."""
-    config = dataclasses.replace(CONFIG, steps_per_call=steps_per_call)
+    config = dataclasses.replace(config, steps_per_call=steps_per_call)
     key = jax.random.key(0)
     states = place_states(states, devices)
     call = compile_step(train_step, config, devices)
@@ -56,15 +74,18 @@ def train(states, images, num_steps, devices, steps_per_call):
     return states, metrics, len(late_compilations)
 
 
-def main(folder, num_steps, dtype, *runs):
+def main(folder, num_steps, dtype, name, *runs):
+    config = CONFIGS[name]
     jax.config.update('jax_enable_x64', dtype == 'float64')
-    images = load_images(CONFIG.data)
+    images = load_images(config.data)
     cast = lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-    fresh = jax.device_get(jax.tree.map(cast, create_states(jax.random.key(0), CONFIG)))
+    fresh = jax.device_get(jax.tree.map(cast, create_states(jax.random.key(0), config)))
     for run in runs:
         num_devices, steps_per_call = map(int, run.split('x'))
         devices = jax.devices()[:num_devices]
-        states, metrics, late = train(fresh, images, int(num_steps), devices, steps_per_call)
+        states, metrics, late = train(
+            config, fresh, images, int(num_steps), devices, steps_per_call
+        )
         leaves = jax.tree_util.tree_leaves_with_path((states, metrics))
         arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
         np.savez(f'{folder}/{run}.npz', late_compilations=late, **arrays)

@@ -14,7 +14,7 @@ from vaebm_jax.parallel import check_divides, split_batch
 SCRIPT = pathlib.Path(__file__).with_name('run_on_devices.py')
 
 
-def run_on_devices(folder, num_steps, dtype, *runs):
+def run_on_devices(folder, num_steps, dtype, name, *runs):
     """What training gave on so many devices, with so many steps a call: `{run: {name: array}}`."""
     environment = os.environ | {
         'JAX_PLATFORMS': 'cpu',
@@ -22,7 +22,7 @@ def run_on_devices(folder, num_steps, dtype, *runs):
         'NPROC': '8',
         'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
     }
-    arguments = [str(folder), str(num_steps), dtype, *runs]
+    arguments = [str(folder), str(num_steps), dtype, name, *runs]
     subprocess.run([sys.executable, SCRIPT, *arguments], env=environment, check=True)
     results = {}
     for run in runs:
@@ -47,15 +47,22 @@ def assert_close(results, select, tolerance):
 
 @pytest.mark.multi_device
 def test_raw_gradients_do_not_depend_on_the_number_of_devices(tmp_path):
-    results = run_on_devices(tmp_path, 1, 'float32', '1x1', '2x1', '4x1', '8x1')
+    results = run_on_devices(tmp_path, 1, 'float32', 'whole', '1x1', '2x1', '4x1', '8x1')
     # After one step of Adam with b1 = 0.5 the first moment is half the raw gradient.
     assert_close(results, select='.mu', tolerance=1e-5)
 
 
 @pytest.mark.multi_device
 def test_twenty_steps_do_not_depend_on_devices_nor_on_steps_per_call(tmp_path):
-    results = run_on_devices(tmp_path, 20, 'float64', '1x1', '2x1', '4x1', '8x1', '1x7', '2x7')
+    runs = ('1x1', '2x1', '4x1', '8x1', '1x7', '2x7')
+    results = run_on_devices(tmp_path, 20, 'float64', 'whole', *runs)
     assert_close(results, select='', tolerance=1e-10)
+
+
+@pytest.mark.multi_device
+def test_nor_do_conditional_models(tmp_path):
+    results = run_on_devices(tmp_path, 5, 'float64', 'hole', '1x1', '4x1')
+    assert_close(results, select='', tolerance=1e-9)
 
 
 def test_sizes_that_do_not_divide_are_refused_by_name():

@@ -246,6 +246,25 @@ def cifar10_paper_network() -> NetworkConfig:
     )
 
 
+def recovery_network(image_size: int) -> NetworkConfig:
+    """Networks with a condition, for images of 64, 128 or 256 pixels: a U-Net down to 4 pixels."""
+    trunk, downs = {
+        64: ((32, 64, 128), (32, 64, 96, 128)),
+        128: ((32, 64, 128, 128), (32, 64, 96, 128, 128)),
+        256: ((32, 64, 128, 256, 256), (32, 64, 128, 256, 256, 256)),
+    }[image_size]
+    ups = (*reversed(downs[:-1]), 16)
+    return NetworkConfig(
+        energy=tuple(('conv', features, 4, 2) for features in trunk),
+        encoder=tuple(('conv', features, 4, 2) for features in trunk),
+        decoder=(
+            *(('down', features, 3) for features in downs),
+            *(('up', features, 3) for features in ups),
+        ),
+        activation='silu',
+    )
+
+
 def choose(variant: str, **variants: Config) -> Config:
     """The variant that follows a config file's name behind a colon; `default` without one."""
     name = variant or 'default'
