@@ -141,6 +141,19 @@ def test_recover_keeps_the_photographs_own_pixels(run, tmp_path):
     assert np.mean(recovered[hidden] != photo[hidden]) > 0.9
 
 
+def test_a_mask_of_a_box_is_the_hole_that_models_were_trained_with(run):
+    _, config = load(run)
+    image = smooth_images(1, 16)[0]
+    is_seen = np.ones((16, 16), bool)
+    is_seen[4:12, 4:12] = False
+    condition = recovery.condition_of(image, is_seen, config)
+    expected = fixed_condition(image[None], config.condition)
+    np.testing.assert_allclose(condition, expected, atol=1e-6)
+    is_seen[4, 4] = True
+    other = recovery.condition_of(image, is_seen, config)
+    np.testing.assert_array_equal(seen_of(other)[0, ..., 0], is_seen)
+
+
 def test_bad_photographs_and_masks_are_named(run, tmp_path):
     states, config = load(run)
     photograph(tmp_path / 'photo.png', 40, 36)

@@ -44,12 +44,27 @@ def make_condition(
     if config.kind == 'free_form':
         return from_mask(image, free_form(keys, tuple(size), config.side))
     corners, shape = rectangles(keys, tuple(size), config)
-    is_whole = config.kind != 'lower_half'
-    rims = ((True, is_whole), (is_whole, is_whole))
-    hint = fill_rectangles(image, corners, shape, rims)
-    is_seen = ~inside(corners, shape, tuple(size))
-    if config.profiles and is_whole:
-        behind = hint + config.profiles * edge_profiles(image, corners, shape)
+    if config.kind == 'lower_half':
+        hint = fill_rectangles(image, corners, shape, ((True, False), (False, False)))
+        return join(hint, ~inside(corners, shape, tuple(size)))
+    return from_rectangles(image, corners, shape, config.profiles)
+
+
+def from_rectangles(
+    image: chex.Array, corners: chex.Array, shape: tuple[int, int], profiles: float = 0.0
+) -> chex.Array:
+    """The condition of images `[B, H, W, C]` and a rectangle hidden in each, seen all around.
+
+    Args:
+      image: pixels in the rectangle do not count.
+      corners: `[B, 2]`, where each rectangle begins.
+      shape: its rows and columns, the same of all.
+      profiles: factor of `edge_profiles` in the hint.
+    """
+    hint = fill_rectangles(image, corners, shape)
+    is_seen = ~inside(corners, shape, image.shape[1:3])
+    if profiles:
+        behind = hint + profiles * edge_profiles(image, corners, shape)
         hint = jnp.where(is_seen[..., jnp.newaxis], hint, jnp.clip(behind, -1.0, 1.0))
     return join(hint, is_seen)
 

@@ -10,7 +10,13 @@ from PIL import Image
 
 from vaebm_jax import checkpoints, data, logs, pictures
 from vaebm_jax.base import States
-from vaebm_jax.condition import fixed_condition, from_mask, hint_of, seen_of
+from vaebm_jax.condition import (
+    fixed_condition,
+    from_mask,
+    from_rectangles,
+    hint_of,
+    seen_of,
+)
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, features_of, table
@@ -285,7 +291,7 @@ def recover_file(
                 '--mask must be white where the photograph is to be recovered and black elsewhere; '
                 f'all of it is {"black" if is_seen.all() else "white"}: {mask_file}'
             )
-        condition = from_mask(image[None], (small == 0)[None])
+        condition = condition_of(image, small == 0, config)
     else:
         is_seen = np.zeros((height, width), bool)
         condition = fixed_condition(image[None], config.condition)
@@ -301,6 +307,23 @@ def recover_file(
         with whole_file(output.with_name(name)) as file:
             whole.save(file, 'PNG')
     logs.say(f'finished: {output_file}')
+
+
+def condition_of(image: np.ndarray, is_seen: np.ndarray, config: Config) -> np.ndarray:
+    """The condition `[1, H, W, C + 1]` of one image: with the config's profiles if a box is hidden.
+
+    Of another region the hint is the harmonic fill.
+    """
+    rows, columns = (np.flatnonzero((~is_seen).any(axis=axis)) for axis in (1, 0))
+    shape = (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1)
+    has_rim = all(
+        line[0] > 0 and line[-1] < pixels - 1
+        for line, pixels in zip((rows, columns), is_seen.shape, strict=True)
+    )
+    if has_rim and (~is_seen).sum() == shape[0] * shape[1]:
+        corner = np.array([[rows[0], columns[0]]])
+        return from_rectangles(image[None], corner, shape, config.condition.profiles)
+    return from_mask(image[None], is_seen[None])
 
 
 def read_image(flag: str, path: str, mode: str) -> Image.Image:

@@ -139,6 +139,8 @@ def generate(
     """
     if num_samples < 1:
         raise ValueError(f'num_samples must be at least 1, got {num_samples}')
+    if config.condition.kind != 'none':
+        raise ValueError(f'recover draws from models with a condition, got {config.condition.kind}')
     states = averaged(states) if ema else states
     key_prior, key_langevin = jax.random.split(key)
     size = min(num_samples, _SAMPLES_A_CALL)
