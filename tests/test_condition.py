@@ -76,7 +76,7 @@ def test_masks_hide_the_share_that_they_claim(kind, side):
 @pytest.mark.parametrize('kind', HOLES)
 def test_what_is_hidden_does_not_leak(kind):
     """The condition of an image with other pixels where they are hidden is the same."""
-    config = ConditionConfig(kind)
+    config = ConditionConfig(kind, profiles=0.5)
     condition = make_condition(KEY, images(), config)
     other = keep_seen(images()[::-1], condition)
     np.testing.assert_array_equal(make_condition(KEY, other, config), condition)
