@@ -17,8 +17,8 @@ def of_64_pixels() -> c.Config:
     """For two CPU cores."""
     return c.Config(
         name='facades_64',
-        num_steps=2000,
-        warmup_steps=1600,
+        num_steps=1500,
+        warmup_steps=1200,
         batch_size=16,
         latent_dim=16,
         log_every=50,

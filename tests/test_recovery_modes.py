@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def run(folder, tmp_path_factory):
-    """Two steps of the VAE and three of all, in calls of two."""
+    """Two steps of the VAE and three of all."""
     table = (('conv', 8, 3, 2),)
     config = Config(
         num_steps=5,
@@ -52,7 +52,6 @@ def run(folder, tmp_path_factory):
         log_every=1,
         sample_every=0,
         checkpoint_every=0,
-        steps_per_call=2,
         data=DataConfig('folder', str(folder), image_size=16, load_size=20, num_channels=3),
         condition=ConditionConfig('center_hole', jitter=0.1, profiles=0.5),
         langevin=LangevinConfig(num_steps=2),

@@ -160,6 +160,8 @@ def test_calls_end_where_something_is_due(tiny_config):
     ends = [last for _, last in calls(config, 0)]
     assert ends == [4, 7, 10, 14, 18, 20, 21, 23]
     assert list(calls(config, 18)) == [(18, 20), (20, 21), (21, 23)]
+    config.warmup_steps = 9
+    assert [last for _, last in calls(config, 0)] == [4, 7, 9, 10, 14, 18, 20, 21, 23]
 
 
 def test_too_many_chains_for_the_memory_are_named_with_what_they_need(tiny_config, tmp_path):
