@@ -1,6 +1,15 @@
 """CMP Facades: recover the middle of a photograph from what is around it.
 
-python -m vaebm_jax.main --config=configs/facades.py:64 --workdir=runs/facades_64
+    python -m vaebm_jax.main --config=configs/facades.py:64 --workdir=runs/facades_64
+
+`FACADES_DIR` or --config.data.dir names the folder of photographs. At 64 pixels 1,200 steps of the
+VAE on the data and 300 of all three take about 20 minutes of two busy cores (jax 0.10.2). On the 106
+test images, seed 0 (--mode=evaluate --langevin_steps=5): PSNR of the hole 18.06 dB for the mean of
+16 recoveries, 16.71 for the harmonic fill, 18.12 for the best fill without a network; `fd_64` of
+the holes 0.43 revised, 0.47 first guesses, 0.44 that fill. docs/recovery.md has the rest.
+
+The versions of 128 and 256 pixels are made for a GPU; they compile and step, and have not been run
+to their end. 20 steps at 256 pixels took 7.1 GB.
 """
 
 import dataclasses
