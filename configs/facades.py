@@ -3,8 +3,8 @@
     python -m vaebm_jax.main --config=configs/facades.py:64 --workdir=runs/facades_64
 
 `FACADES_DIR` or --config.data.dir names the folder of photographs. At 64 pixels 1,200 steps of the
-VAE on the data and 300 of all three take about 20 minutes of two busy cores (jax 0.10.2). On the 106
-test images, seed 0 (--mode=evaluate --langevin_steps=5): PSNR of the hole 18.06 dB for the mean of
+VAE on the data and 300 of all three take about 20 minutes of two busy cores (jax 0.10.2). On the
+106 test images, seed 0 (--mode=evaluate --langevin_steps=5): 18.06 dB in the hole for the mean of
 16 recoveries, 16.71 for the harmonic fill, 18.12 for the best fill without a network; `fd_64` of
 the holes 0.43 revised, 0.47 first guesses, 0.44 that fill. docs/recovery.md has the rest.
 
