@@ -33,10 +33,16 @@ def checkpoint_manager(workdir: str | os.PathLike, keep: int = 0) -> ocp.Checkpo
     )
 
 
-def save(manager: ocp.CheckpointManager, states: States) -> None:
-    """Saves the states under their own step; whole on disk when this returns."""
+def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> None:
+    """Saves the states under their own step; whole on disk when this returns.
+
+    Args:
+      manager: of the run.
+      states: to save.
+      rollbacks: how often the run has gone back so far; `rollbacks_at` reads it.
+    """
     step = int(states.energy.step)
-    manager.save(step, args=ocp.args.StandardSave(states))
+    manager.save(step, args=ocp.args.StandardSave(states), custom_metadata={'rollbacks': rollbacks})
     if jax.process_index() == 0:
         folder = pathlib.Path(manager.directory) / str(step)
         write_atomically(folder / _DIGESTS, json.dumps(digests(folder), indent=1).encode())
@@ -117,6 +123,11 @@ def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
     )
     return manager.restore(step, args=ocp.args.StandardRestore(target))
+
+
+def rollbacks_at(manager: ocp.CheckpointManager, step: int) -> int:
+    """How often the run had gone back when it saved this step."""
+    return (manager.metadata(step).custom_metadata or {}).get('rollbacks', 0)
 
 
 def load_config(workdir: str | os.PathLike) -> Config:

@@ -177,6 +177,24 @@ class ConditionConfig:
 
 
 @dataclasses.dataclass(unsafe_hash=True)
+class DivergenceConfig:
+    """What becomes of a run whose numbers explode.
+
+    It goes back to its last checkpoint, and on from there with other noise and lower rates.
+
+    Attributes:
+      max_energy: mean energies of data or samples beyond +- this (nats) count as exploded, as do
+        metrics that are not finite; 0: the latter alone.
+      max_rollbacks: the run goes back so many times, and then stops.
+      rate_factor: both learning rates are multiplied by it each time.
+    """
+
+    max_energy: float = 1e10
+    max_rollbacks: int = 3
+    rate_factor: float = 0.5
+
+
+@dataclasses.dataclass(unsafe_hash=True)
 class Config:
     """An experiment.
 
@@ -223,6 +241,7 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     condition: ConditionConfig = field(default_factory=ConditionConfig)
+    divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
 
 
 def mnist_paper_network() -> NetworkConfig:
@@ -285,6 +304,8 @@ FREE_ON_RESUME = (
     'init_from',
     'data.dir',
     'data.resident_bytes',
+    'divergence.max_energy',
+    'divergence.max_rollbacks',
 )
 
 # Height and channels of the sets whose images come in one size.
@@ -333,7 +354,7 @@ def validate(config: Config) -> None:
     expect('at least 1', lambda n: n >= 1, 'steps_per_call', 'network.energy_outputs')
     expect('at least 1', lambda n: n >= 1, 'data.image_size', 'schedule.decay_steps')
     expect('0 or more', lambda n: n >= 0, 'num_chains', 'log_every', 'sample_every')
-    expect('0 or more', lambda n: n >= 0, 'warmup_steps')
+    expect('0 or more', lambda n: n >= 0, 'warmup_steps', 'divergence.max_rollbacks')
     expect('0 or more', lambda n: n >= 0, 'checkpoint_every', 'keep_checkpoints')
     expect('at least 1', lambda n: n >= 1, 'langevin.num_steps')
     expect('0 or more', lambda n: n >= 0, 'data.resident_bytes')
@@ -346,7 +367,8 @@ def validate(config: Config) -> None:
     expect('0 or a positive number', not_negative, 'langevin.max_drift')
     expect('0 or a positive number', not_negative, 'vae.truth_weight', 'vae.guess_weight')
     expect('0 or a positive number', not_negative, 'energy.reference_std', 'energy.scale')
-    expect('0 or a positive number', not_negative, 'network.init_std')
+    expect('0 or a positive number', not_negative, 'network.init_std', 'divergence.max_energy')
+    expect('in (0, 1]', lambda factor: 0 < factor <= 1, 'divergence.rate_factor')
     expect('in [0, 1)', lambda b: 0 <= b < 1, 'ema_decay', 'energy.adam_b1', 'vae.adam_b1')
     expect('in [0, 1]', lambda b: 0 <= b <= 1, 'schedule.decay_share', 'schedule.final_share')
     one_of('dtype', 'float32', 'bfloat16')

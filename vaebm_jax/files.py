@@ -10,26 +10,47 @@ from typing import BinaryIO
 
 import numpy as np
 
+from vaebm_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def written(path: str | os.PathLike) -> Iterator[None]:
+    """Makes a UserError of a full disk, a folder that vanished, or one that is read-only."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f'{path} cannot be written ({error.strerror or error}); what was saved before is '
+            'untouched'
+        ) from error
+
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to write to, aside at first; renamed at the end, so that no one sees half of it."""
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            yield file
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
+    with written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+        try:
+            with os.fdopen(handle, 'wb') as file:
+                yield file
+            os.chmod(aside, 0o644)
+            os.replace(aside, path)
+        except BaseException:
+            pathlib.Path(aside).unlink(missing_ok=True)
+            raise
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Writes the whole file or none of it."""
     with whole_file(path) as file:
+        file.write(content)
+
+
+def append(path: str | os.PathLike, content: bytes) -> None:
+    """Adds to the end of a file, in a folder that there is."""
+    with written(path), open(path, 'ab') as file:
         file.write(content)
 
 

@@ -12,7 +12,7 @@ import tqdm
 
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
-from vaebm_jax.files import write_atomically
+from vaebm_jax.files import append, write_atomically
 
 
 def collapse_warning(step: int, metrics: dict[str, float]) -> str:
@@ -31,22 +31,30 @@ def collapse_warning(step: int, metrics: dict[str, float]) -> str:
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a logged step."""
+    """`metrics.jsonl`: one JSON object a logged step, and one, with an `event`, a roll-back."""
 
-    def __init__(self, path: pathlib.Path, start: int):
-        """Cuts what an interrupted run wrote after `start`, so that no step stands twice."""
+    def __init__(self, path: pathlib.Path, start: int, rollbacks: int = 0):
+        """Cuts what was written after `start`, so that no step stands twice.
+
+        A run that goes on from before a roll-back comes to it again, so its event is cut, too.
+        """
         self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= start]
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        kept = [line for line in lines if _is_before(line, start, rollbacks)]
         if len(kept) < len(lines):
-            write_atomically(path, ''.join(line + '\n' for line in kept).encode())
+            write_atomically(path, b''.join(line + b'\n' for line in kept))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Appends a row. A number that is not finite is written as null, which JSON can hold."""
-        row = {'step': step}
-        row |= {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        with self.path.open('a') as file:
-            file.write(json.dumps(row) + '\n')
+        self._append({'step': step} | _finite(metrics))
+
+    def roll_back(self, step: int, rollbacks: int, diverged_at: int, metrics: dict) -> None:
+        """Notes that the run went back to `step`, for the `rollbacks`-th time, and why."""
+        event = {'step': step, 'event': 'rollback', 'rollbacks': rollbacks}
+        self._append(event | {'diverged_at': diverged_at} | _finite(metrics))
+
+    def _append(self, row):
+        append(self.path, (json.dumps(row) + '\n').encode())
 
 
 class EventFiles:
@@ -66,11 +74,16 @@ class EventFiles:
         self.writer.flush()
 
 
-def _step_of(line: str) -> float:
+def _finite(metrics):
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _is_before(line, start, rollbacks):
     try:
-        return json.loads(line)['step']
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # The half of a line that a killed run left.
+        row = json.loads(line)
+        return row['step'] <= start and row.get('rollbacks', 0) <= rollbacks
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False  # The half of a line that a killed run left.
 
 
 class Progress:

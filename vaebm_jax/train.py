@@ -1,21 +1,25 @@
 """The training loop: data, compiled calls, metrics, pictures, checkpoints."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import chex
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from vaebm_jax import checkpoints, data, logs, pictures
 from vaebm_jax.base import States
 from vaebm_jax.baselines import STEPS
 from vaebm_jax.condition import fixed_condition
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
+from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import write_atomically
 from vaebm_jax.interruption import Interrupted, noticed
+from vaebm_jax.lock import locked
 from vaebm_jax.parallel import (
     check_divides,
     compile_step,
@@ -27,9 +31,7 @@ from vaebm_jax.parallel import (
 from vaebm_jax.recovery import draw_rows
 from vaebm_jax.sampling import generate, recover
 from vaebm_jax.train_state import create_states
-from vaebm_jax.train_step import Metrics
 
-_MUST_BE_FINITE = ('energy_data', 'energy_samples', 'distortion')
 _PROFILED_CALLS = (1, 3)  # From the second, which no longer compiles, to the fourth.
 
 
@@ -53,7 +55,8 @@ def train(
       The trained states.
 
     Raises:
-      UserError: for a wrong setting, a missing data set, or a workdir with another run.
+      UserError: for a wrong setting, a missing data set, a workdir with another run or in use by
+        one, and a run that goes on diverging.
       Interrupted: after SIGTERM or SIGINT, once the step that was reached is saved.
     """
     validate(config)
@@ -74,84 +77,151 @@ def train(
     logs.say(f'data: {len(images):,} images of {config.data.name}')
 
     make_workdir(workdir)
-    key = jax.random.key(config.seed, impl=config.generator)
-    key_init, key_order, key_samples, key = jax.random.split(key, 4)
     with (
+        locked(workdir),
         noticed() as signal_name,
         checkpoints.checkpoint_manager(workdir, config.keep_checkpoints) as manager,
     ):
         start = checkpoints.newest_whole(manager, strict) or 0
+        rollbacks = checkpoints.rollbacks_at(manager, start) if start else 0
         if start:
-            states = checkpoints.restore(manager, start, config)
             logs.say(f'resume: from step {start} in {workdir}')
-        else:
-            states = create_states(key_init, config)
-            if config.init_from:
-                states = checkpoints.start_from(states, config.init_from)
         if start >= config.num_steps:
             logs.say(f'finished: {workdir} stands at step {start} of {config.num_steps}')
-            return states
+            return checkpoints.restore(manager, start, config)
         write_atomically(workdir / 'config.json', to_json(config).encode())
-        rows = [logs.MetricsFile(workdir / 'metrics.jsonl', start)]
-        if tensorboard:
-            rows.append(logs.EventFiles(workdir / 'tensorboard', start))
+        rows = open_rows(workdir, start, rollbacks, tensorboard)
+        while True:
+            try:
+                states = train_from(
+                    start, rollbacks, config, images, workdir, manager, rows, signal_name, profile
+                )
+            except Diverged as divergence:
+                start, rollbacks = manager.latest_step() or 0, rollbacks + 1
+                refuse_more_rollbacks(divergence, rollbacks, config)
+                rows = open_rows(workdir, start, rollbacks, tensorboard)
+                rows[0].roll_back(start, rollbacks, divergence.step, divergence.values)
+                logs.say(
+                    f'diverged at step {divergence.step}: {divergence.reason}; back to step '
+                    f'{start} with other noise and rates multiplied by '
+                    f'{config.divergence.rate_factor**rollbacks:g} '
+                    f'(roll-back {rollbacks} of {config.divergence.max_rollbacks})'
+                )
+                continue
+            logs.say(
+                f'finished: step {config.num_steps} of {config.num_steps}, pictures in '
+                f'{workdir}/samples'
+            )
+            return states
 
-        states = place_states(states, devices)
-        methods = {
-            method: compile_step(STEPS[method], config, devices)
-            for method in ('vae', config.method)
-        }
-        batches = call_images(key_order, images, config, devices, start)
-        progress = logs.Progress(config)
-        earlier, is_traced = None, False
+
+def train_from(
+    start: int,
+    rollbacks: int,
+    config: Config,
+    images: np.ndarray | data.Folder,
+    workdir: pathlib.Path,
+    manager: ocp.CheckpointManager,
+    rows: Sequence[logs.MetricsFile | logs.EventFiles],
+    signal_name: Callable[[], str],
+    profile: bool,
+) -> States:
+    """Trains from the checkpoint of step `start` (0: fresh states) to `config.num_steps`.
+
+    Raises:
+      Diverged: before states that a roll-back is to replace are saved.
+      Interrupted: after a signal, once the states are saved.
+    """
+    devices = jax.devices()
+    key_init, key_order, key_samples, key = run_keys(config, rollbacks)
+    states = states_at(start, manager, key_init, slowed(config, rollbacks))
+    states = place_states(states, devices)
+    methods = {
+        method: compile_step(STEPS[method], config, devices) for method in ('vae', config.method)
+    }
+    batches = call_images(key_order, images, config, devices, start)
+    progress = logs.Progress(config)
+    earlier = None
+    with contextlib.closing(progress), contextlib.ExitStack() as trace:
         for index, (first, last) in enumerate(calls(config, start)):
             if profile and index == _PROFILED_CALLS[0]:
-                jax.profiler.start_trace(workdir / 'profile')
-                is_traced = True
+                trace.enter_context(jax.profiler.trace(workdir / 'profile'))
             call = methods['vae' if first < config.warmup_steps else config.method]
             args = (key, states, next(batches), last - first)
             with out_of_memory_explained(config, call, args):
                 states, metrics = call(*args)
                 # At most one call is in flight: enough to hide the host, and no queue to lose.
-                jax.block_until_ready(earlier)
-                earlier = metrics
+                if earlier:
+                    sound_values(*earlier, config)
+                earlier = last, metrics
                 if index == 0:
                     jax.block_until_ready(metrics)
                     progress.compiled(last)
             progress.advance(last)
-            if is_traced and (index == _PROFILED_CALLS[1] or last == config.num_steps):
+            if profile and (index == _PROFILED_CALLS[1] or last == config.num_steps):
                 jax.block_until_ready(metrics)
-                jax.profiler.stop_trace()
-                is_traced = False
+                trace.close()
                 logs.say(f'profile: {workdir / "profile"} (TensorBoard, or Perfetto)')
             is_stopped = bool(signal_name()) and last < config.num_steps
             is_logged = is_due(last, config.log_every, config)
             is_saved = is_due(last, config.checkpoint_every, config) or is_stopped
+            if is_logged or is_saved:
+                values = sound_values(last, metrics, config)
             if is_logged:
-                values = {name: float(value) for name, value in metrics.items()}
                 values['images_per_second'] = progress.log(last, values)
                 for file in rows:
                     file.write(last, values)
-            if is_logged or is_saved:
-                stop_if_diverged(last, metrics, manager.latest_step())
             if is_due(last, config.sample_every, config):
                 jax.block_until_ready(metrics)
                 with progress.pause():
                     write_samples(key_samples, states, config, workdir, last)
             if is_saved:
                 with progress.pause():
-                    checkpoints.save(manager, states)
+                    checkpoints.save(manager, states, rollbacks)
             if is_stopped:
-                progress.close()
                 raise Interrupted(
                     f'interrupted: {signal_name()}; step {last} of {config.num_steps} is saved, '
                     'the same command goes on from there'
                 )
-        progress.close()
-    logs.say(
-        f'finished: step {config.num_steps} of {config.num_steps}, pictures in {workdir}/samples'
-    )
     return states
+
+
+def open_rows(
+    workdir: pathlib.Path, start: int, rollbacks: int, tensorboard: bool
+) -> list[logs.MetricsFile | logs.EventFiles]:
+    """What a run's metrics are written to, cut back to the step it starts from."""
+    rows = [logs.MetricsFile(workdir / 'metrics.jsonl', start, rollbacks)]
+    return [*rows, logs.EventFiles(workdir / 'tensorboard', start)] if tensorboard else rows
+
+
+def run_keys(config: Config, rollbacks: int) -> chex.PRNGKey:
+    """The run's four keys: of parameters, of the data's order, of pictures, of all other draws."""
+    keys = jax.random.split(jax.random.key(config.seed, impl=config.generator), 4)
+    key = jax.random.fold_in(keys[3], rollbacks) if rollbacks else keys[3]
+    return *keys[:3], key
+
+
+def states_at(
+    step: int, manager: ocp.CheckpointManager, key: chex.PRNGKey, config: Config
+) -> States:
+    """The states of a checkpoint, or what a run begins with."""
+    if step:
+        return checkpoints.restore(manager, step, config)
+    states = create_states(key, config)
+    return checkpoints.start_from(states, config.init_from) if config.init_from else states
+
+
+def refuse_more_rollbacks(divergence: Diverged, rollbacks: int, config: Config) -> None:
+    """Raises a UserError with the numbers, and advice, after `divergence.max_rollbacks`."""
+    most = config.divergence.max_rollbacks
+    if rollbacks <= most:
+        return
+    after = f' after {most} roll-backs (divergence.max_rollbacks)' if most else ''
+    raise UserError(
+        f'the run diverged{after}: at step {divergence.step} {divergence.reason}. A lower '
+        'energy.learning_rate or langevin.step_size helps, in a new workdir (init_from takes the '
+        'saved parameters along)'
+    )
 
 
 def make_workdir(workdir: pathlib.Path) -> None:
@@ -165,19 +235,6 @@ def make_workdir(workdir: pathlib.Path) -> None:
             f'workdir must be a folder that can be written to, got {str(workdir)!r} '
             f'({error.strerror})'
         ) from error
-
-
-def stop_if_diverged(step: int, metrics: Metrics, checkpoint: int | None) -> None:
-    """Raises a UserError once the energies are not finite, before such states are saved."""
-    if all(np.isfinite(float(value)) for name, value in metrics.items() if name in _MUST_BE_FINITE):
-        return
-    what = 'the energies are' if 'energy_data' in metrics else 'the distortion is'
-    raise UserError(
-        f'the run diverged: at step {step} {what} not finite. '
-        + (f'Step {checkpoint} is saved. ' if checkpoint else '')
-        + 'A lower energy.learning_rate or langevin.step_size helps, in a new workdir (init_from '
-        'takes the saved parameters along)'
-    )
 
 
 def is_due(step: int, every: int, config: Config) -> bool:

@@ -1,0 +1,43 @@
+"""One run at a time in a workdir."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+
+from vaebm_jax import logs
+from vaebm_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs out of `workdir` for as long as this one is at work there.
+
+    The operating system lets go of the lock when the process ends, however it ends: a file `.lock`
+    that a killed run left locks nothing.
+
+    Raises:
+      UserError: if another process holds it.
+    """
+    with (workdir / '.lock').open('a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read(200).strip() or 'a process that does not say which'
+            raise UserError(
+                f'workdir {workdir} is in use by another run ({holder}); take another workdir, or '
+                'wait until that one has ended'
+            ) from error
+        except OSError as error:
+            logs.say(
+                f'{workdir} is on a file system without locks ({error.strerror}): see to it '
+                'yourself that no second run uses it'
+            )
+        else:
+            file.truncate(0)
+            file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+            file.flush()
+        yield
