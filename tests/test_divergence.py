@@ -67,7 +67,7 @@ def test_a_nan_costs_the_steps_since_the_last_checkpoint(
 
 
 def test_what_goes_on_after_a_rollback_is_a_law(tiny_config, tmp_path, monkeypatch):
-    """A run killed after a roll-back, before its next checkpoint or later, ends as if it was not."""
+    """A run killed after a roll-back, at its next checkpoint or later, ends as if it was not."""
     tiny_config.log_every = 1
     poison(monkeypatch, tiny_config, 2, 'energy')
     whole = train(tiny_config, tmp_path / 'whole')
