@@ -1,11 +1,16 @@
+import dataclasses
+import resource
+import shutil
+
 import jax
 import numpy as np
 import pytest
 
-from vaebm_jax.checkpoints import checkpoint_manager, damage, load
+from vaebm_jax.checkpoints import checkpoint_manager, damage, load, newest_whole
 from vaebm_jax.config import to_json
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import write_atomically
+from vaebm_jax.logs import MetricsFile
 from vaebm_jax.train import train
 
 
@@ -53,8 +58,9 @@ def test_no_damage_goes_unseen(tiny_config, tmp_path):
         count += 1
         assert damage(folder).startswith(path.relative_to(folder).as_posix())
     assert count > 20 and damage(folder) == ''
-    (folder / 'digests.json').write_bytes(b'[')
-    assert damage(folder) == 'digests.json cannot be read'
+    for content in (b'[', b'[]', bytes(10**8)):
+        (folder / 'digests.json').write_bytes(content)
+        assert damage(folder) == 'digests.json cannot be read'
 
 
 def test_a_damaged_checkpoint_is_not_used(tiny_config, tmp_path, capsys):
@@ -87,3 +93,65 @@ def test_where_all_are_damaged_nothing_is_begun_anew(tiny_config, tmp_path):
     with pytest.raises(UserError, match='every checkpoint in .* is damaged'):
         train(tiny_config, tmp_path)
     assert sorted((tmp_path / 'checkpoints').iterdir()) == before
+
+
+def test_a_checkpoint_without_digests_is_used_only_where_there_is_no_better(tiny_config, tmp_path):
+    train(tiny_config, tmp_path)
+    with checkpoint_manager(tmp_path) as manager:
+        (tmp_path / 'checkpoints/6/digests.json').unlink()
+        assert newest_whole(manager) == 4
+        assert sorted(manager.all_steps()) == [2, 4]
+        for path in (tmp_path / 'checkpoints').glob('*/digests.json'):
+            path.unlink()
+        with pytest.raises(UserError, match='--resume=strict'):
+            newest_whole(manager, strict=True)
+        assert newest_whole(manager) == 4
+    assert int(load(tmp_path)[0].energy.step) == 4
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(tiny_config, tmp_path):
+    train(tiny_config, tmp_path)
+    half = tmp_path / 'checkpoints' / '8.orbax-checkpoint-tmp'
+    half.mkdir()
+    load(tmp_path)
+    assert half.is_dir(), 'to one who reads, it may be a run at work'
+    tiny_config.num_steps = 8
+    train(tiny_config, tmp_path)
+    assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['4', '6', '8']
+
+
+def test_a_full_disk_costs_one_line_and_no_checkpoint(tiny_config, tmp_path, monkeypatch):
+    """Once as the free space tells it beforehand, once as the file system does, by a limit."""
+    train(tiny_config, tmp_path)
+    longer = dataclasses.replace(tiny_config, num_steps=9)
+    with monkeypatch.context() as patch:
+        full = shutil.disk_usage(tmp_path)._replace(free=10_000)
+        patch.setattr('vaebm_jax.checkpoints.shutil.disk_usage', lambda path: full)
+        with pytest.raises(
+            UserError, match=r'checkpoints/8 cannot be written \(a checkpoint needs'
+        ):
+            train(longer, tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r'checkpoints/8 cannot be written \(File too large\)'):
+            train(longer, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert int(load(tmp_path)[0].energy.step) == 6
+    assert int(train(longer, tmp_path).energy.step) == 9
+
+
+def test_a_workdir_that_vanishes_is_named(tiny_config, tmp_path, monkeypatch):
+    write = MetricsFile.write
+
+    def vanish(self, step, metrics):
+        write(self, step, metrics)
+        if step == 4:
+            (tmp_path / 'run').rename(tmp_path / 'elsewhere')
+
+    monkeypatch.setattr(MetricsFile, 'write', vanish)
+    with pytest.raises(UserError, match=r'run/checkpoints/4 cannot be written \(No such file'):
+        train(tiny_config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+    assert int(load(tmp_path / 'elsewhere')[0].energy.step) == 2

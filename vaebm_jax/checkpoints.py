@@ -4,10 +4,15 @@ Orbax restores a file in which a bit has changed as if it were whole. So a check
 digests of its files, and is read only if they agree.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import pathlib
+import re
+import shutil
+from collections.abc import Iterator
 
 import jax
 import orbax.checkpoint as ocp
@@ -16,19 +21,31 @@ from vaebm_jax import logs
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, from_json, refuse_other_networks
 from vaebm_jax.errors import UserError
-from vaebm_jax.files import write_atomically
+from vaebm_jax.files import write_atomically, written
 from vaebm_jax.train_state import create_states
 
 _DIGESTS = 'digests.json'
+_NO_DIGESTS = f'it has no {_DIGESTS}, and cannot be told to be whole'
+_MOST_DIGESTS = 10**7  # Bytes; a checkpoint has some dozens of files.
 
 
-def checkpoint_manager(workdir: str | os.PathLike, keep: int = 0) -> ocp.CheckpointManager:
-    """Orbax's manager of `<workdir>/checkpoints/<step>/`, keeping the newest `keep` (0: all)."""
+def checkpoint_manager(
+    workdir: str | os.PathLike, keep: int = 0, read_only: bool = False
+) -> ocp.CheckpointManager:
+    """Orbax's manager of `<workdir>/checkpoints/<step>/`, keeping the newest `keep` (0: all).
+
+    Half of a checkpoint that a killed run left is cleared away, but for one who only reads: what
+    looks so may be the one that a run is writing.
+    """
     return ocp.CheckpointManager(
         pathlib.Path(workdir).absolute() / 'checkpoints',
-        # Not in the background: the next call donates the very buffers that are being written.
+        item_handlers=ocp.StandardCheckpointHandler(),
         options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep or None, enable_async_checkpointing=False
+            max_to_keep=None if read_only else keep or None,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+            # Not in the background: the next call donates the very buffers being written.
+            enable_async_checkpointing=False,
         ),
     )
 
@@ -42,10 +59,30 @@ def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> 
       rollbacks: how often the run has gone back so far; `rollbacks_at` reads it.
     """
     step = int(states.energy.step)
-    manager.save(step, args=ocp.args.StandardSave(states), custom_metadata={'rollbacks': rollbacks})
+    folder = pathlib.Path(manager.directory) / str(step)
+    with _written(folder):
+        # Known before, a full disk leaves no half of a checkpoint to fill it up altogether.
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(states))
+        if shutil.disk_usage(manager.directory).free < needed:
+            raise OSError(errno.ENOSPC, f'a checkpoint needs {needed / 1e6:.1f} MB of free space')
+        manager.save(
+            step, args=ocp.args.StandardSave(states), custom_metadata={'rollbacks': rollbacks}
+        )
     if jax.process_index() == 0:
-        folder = pathlib.Path(manager.directory) / str(step)
         write_atomically(folder / _DIGESTS, json.dumps(digests(folder), indent=1).encode())
+
+
+@contextlib.contextmanager
+def _written(folder: pathlib.Path) -> Iterator[None]:
+    """As `files.written`; Orbax's storage tells what the operating system said in a ValueError."""
+    with written(folder):
+        try:
+            yield
+        except ValueError as error:
+            number = re.search(r"os_error_code='(\d+)'", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
@@ -60,17 +97,13 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 def damage(folder: pathlib.Path) -> str:
-    """Which file of a checkpoint is not as it was written, in words; '' if all are.
-
-    A checkpoint without digests, which a run that was killed between the two may leave, counts as
-    whole: Orbax names it only when it is complete.
-    """
+    """Which file of a checkpoint is not as it was written, in words; '' if all are."""
     try:
-        written = json.loads((folder / _DIGESTS).read_bytes())
+        with (folder / _DIGESTS).open('rb') as file:
+            written = json.loads(file.read(_MOST_DIGESTS))
         written = {str(name): str(digest) for name, digest in written.items()}
     except FileNotFoundError:
-        logs.say(f'{folder} has no digests: it cannot be told whether it is whole')
-        return ''
+        return _NO_DIGESTS
     except (OSError, ValueError, AttributeError):
         return f'{_DIGESTS} cannot be read'
     found = digests(folder)
@@ -85,6 +118,9 @@ def damage(folder: pathlib.Path) -> str:
 def newest_whole(manager: ocp.CheckpointManager, strict: bool = False) -> int | None:
     """The newest step that can be restored; those that cannot are named, and taken away.
 
+    A checkpoint without digests, as a run that was killed between the two leaves it, counts as
+    damaged where there is a whole one before it, and is used where there is none.
+
     Args:
       manager: of the run.
       strict: refuse where the very newest is damaged.
@@ -96,23 +132,25 @@ def newest_whole(manager: ocp.CheckpointManager, strict: bool = False) -> int | 
       UserError: if every checkpoint is damaged, or the newest with `strict`.
     """
     steps = sorted(manager.all_steps(), reverse=True)
-    damaged = []
+    reasons = {}
     for step in steps:
         folder = pathlib.Path(manager.directory) / str(step)
-        reason = damage(folder)
-        if not reason:
-            for older in damaged:  # In the way of the run that passes there again.
-                manager.delete(older)
-            return step
-        logs.say(f'the checkpoint {folder} is damaged: {reason}')
+        reasons[step] = damage(folder)
+        if not reasons[step]:
+            break
+        logs.say(f'the checkpoint {folder} is damaged: {reasons[step]}')
         if strict:
             raise UserError(f'--resume=strict goes on from the newest checkpoint alone: {folder}')
-        damaged.append(step)
-    if steps:
+    usable = [step for step, reason in reasons.items() if not reason]
+    usable += [step for step, reason in reasons.items() if reason == _NO_DIGESTS]
+    if steps and not usable:
         raise UserError(
             f'every checkpoint in {manager.directory} is damaged; to begin anew, take them away'
         )
-    return None
+    for step in steps:  # In the way of the run that passes there again.
+        if step > usable[0]:
+            manager.delete(step)
+    return usable[0] if usable else None
 
 
 def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States:
@@ -165,14 +203,17 @@ def load(
     folder = pathlib.Path(workdir) / 'checkpoints'
     if not folder.is_dir():
         raise UserError(f'workdir has no checkpoint yet: {folder} is not there')
-    with checkpoint_manager(workdir) as manager:
+    with checkpoint_manager(workdir, read_only=True) as manager:
         steps = sorted(manager.all_steps())
         if not steps:
             raise UserError(f'workdir has no checkpoint yet: {folder} is empty')
         step = steps[-1] if step is None else step
         if step not in steps:
             raise UserError(f'step must be one of {steps} in {folder}, got {step}')
-        if reason := damage(folder / str(step)):
+        reason = damage(folder / str(step))
+        if reason == _NO_DIGESTS:
+            logs.say(f'the checkpoint {folder / str(step)}: {reason}')
+        elif reason:
             raise UserError(
                 f'the checkpoint {folder / str(step)} is damaged: {reason}; of {steps}, --step '
                 'takes another'

@@ -27,10 +27,13 @@ def written(path: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write to, aside at first; renamed at the end, so that no one sees half of it."""
+    """A file to write to, aside at first; renamed at the end, so that no one sees half of it.
+
+    Its folder is made where it is missing, but not the one above: a workdir that vanished is told.
+    """
     path = pathlib.Path(path)
     with written(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
         try:
             with os.fdopen(handle, 'wb') as file:
@@ -63,6 +66,8 @@ def kept(
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile):
         arrays = make()
+    with written(path):
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         np.savez(file, **arrays)
     return arrays
