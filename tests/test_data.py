@@ -203,9 +203,29 @@ def test_bad_folders_and_files_are_named(tmp_path, folder):
         load_images(DataConfig('folder', str(missing), image_size=8))
     bad = pathlib.Path(folder) / 'train' / 'bad.png'
     bad.write_bytes(b'no image')
-    with pytest.raises(UserError, match=r'not a readable image: .*bad\.png'):
+    with pytest.raises(UserError, match=r'bad\.png is not an image that can be read'):
         load_images(DataConfig('folder', str(folder), image_size=8))
     good = (folder / 'train' / 'deep' / '00.png').read_bytes()
     bad.write_bytes(good[: len(good) // 2])
-    with pytest.raises(UserError, match=r'not a readable image: .*bad\.png'):
+    with pytest.raises(UserError, match=r'bad\.png is not an image that can be read'):
         load_images(DataConfig('folder', str(folder), image_size=8))
+
+
+def test_files_that_cannot_be_read_are_skipped_and_counted_where_that_is_asked(folder, capsys):
+    for index in range(2):
+        (folder / 'train' / f'bad{index}.png').write_bytes(b'no image')
+    data = DataConfig('folder', str(folder), image_size=8, skip_unreadable=True)
+    assert len(load_images(data)) == 12
+    said = capsys.readouterr().err
+    assert said.startswith('skipped 2 of 14 files that cannot be read: ') and 'bad1.png' in said
+    streamed = load_images(DataConfig(**vars(data) | {'resident_bytes': 0}))
+    assert isinstance(streamed, Folder) and len(streamed) == 12
+    for path in (folder / 'train' / 'deep').iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match='data.dir holds 2 files and no image that can be read'):
+        load_images(data)
+
+
+def test_hidden_files_are_no_images(folder):
+    (folder / 'train' / '._00.png').write_bytes(b'what another system keeps of a file')
+    assert len(load_images(DataConfig('folder', str(folder), image_size=8))) == 12

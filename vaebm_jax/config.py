@@ -30,6 +30,8 @@ class DataConfig:
         its left or right half (pix2pix's files have a photograph on the left, labels on the right).
       val_share, test_share: of a folder's images, drawn once and for all by chance, where it has no
         train, val and test folders below it; both 0: every split is all of them.
+      skip_unreadable: leave out the files of a folder that are damaged, animated or no images, and
+        count them, in place of stopping at the first.
       num_channels: 1 or 3.
       flip: mirror each training image left to right with probability 1/2.
       dequantize: spread each 8-bit value over its bin by uniform noise.
@@ -44,6 +46,7 @@ class DataConfig:
     crop: str = 'center'
     val_share: float = 0.0
     test_share: float = 0.0
+    skip_unreadable: bool = False
     num_channels: int = 1
     flip: bool = False
     dequantize: bool = False
@@ -304,6 +307,7 @@ FREE_ON_RESUME = (
     'init_from',
     'data.dir',
     'data.resident_bytes',
+    'data.skip_unreadable',
     'divergence.max_energy',
     'divergence.max_rollbacks',
 )

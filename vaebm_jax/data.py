@@ -9,6 +9,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import io
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from vaebm_jax import logs
 from vaebm_jax.base import Batch
 from vaebm_jax.config import FOLDERS, DataConfig
 from vaebm_jax.errors import UserError
+from vaebm_jax.images import read_image
 from vaebm_jax.keys import chain_keys
 
 _IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
@@ -40,7 +43,9 @@ class Folder:
         has_splits = (root / 'train').is_dir()
         root = root / split if has_splits else root
         self.files = sorted(
-            path for path in root.rglob('*') if path.suffix.lower() in _IMAGE_SUFFIXES
+            path
+            for path in root.rglob('*')
+            if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith('.')
         )
         if not self.files:
             raise UserError(
@@ -51,17 +56,15 @@ class Folder:
         size = (split == 'train' and data.load_size) or data.image_size
         self.image_shape = (size, size, data.num_channels)
         self.crop = data.crop
+        if data.skip_unreadable:
+            self.files = self._readable()
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> np.ndarray:
         height, width, channels = self.image_shape
-        try:
-            with Image.open(self.files[index]) as image:
-                image = image.convert('L' if channels == 1 else 'RGB')
-        except (OSError, SyntaxError) as error:
-            raise UserError(f'not a readable image: {self.files[index]} ({error})') from error
+        image = read_image(self.files[index], channels)
         if self.crop != 'center':
             start = 0 if self.crop == 'left' else image.width - image.width // 2
             image = image.crop((start, 0, start + image.width // 2, image.height))
@@ -70,6 +73,28 @@ class Folder:
         square = image.crop((left, top, left + side, top + side))
         resized = square.resize((width, height), Image.Resampling.LANCZOS)
         return np.asarray(resized, np.uint8).reshape(self.image_shape)
+
+    def _readable(self):
+        """The files that can be read; those that cannot are counted, and the first are named."""
+
+        def is_readable(index):
+            try:
+                self[index]
+            except UserError:
+                return False
+            return True
+
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            readable = threads.map(is_readable, range(len(self.files)))
+            total = len(self.files)
+            kept = list(logs.tracked(readable, 'trying the images', 'files', total))
+        skipped = list(itertools.compress(self.files, np.logical_not(kept)))
+        if skipped:
+            names = ', '.join(map(str, skipped[:3])) + (', ...' if len(skipped) > 3 else '')
+            logs.say(f'skipped {len(skipped)} of {total} files that cannot be read: {names}')
+        if not any(kept):
+            raise UserError(f'data.dir holds {total} files and no image that can be read')
+        return list(itertools.compress(self.files, kept))
 
 
 def _folder(data):
