@@ -45,6 +45,23 @@ def test_tfds_sets_are_the_published_images(name, size, channels, means):
     assert test.shape == (10_000, size, size, channels)
 
 
+def test_a_damaged_tfds_set_is_named(tmp_path):
+    if not os.environ.get('TFDS_DATA_DIR'):
+        pytest.skip('TFDS_DATA_DIR does not name a folder of prepared TFDS data sets')
+    source = pathlib.Path(os.environ['TFDS_DATA_DIR']).expanduser() / 'mnist' / '3.0.1'
+    copy = tmp_path / 'mnist' / '3.0.1'
+    copy.mkdir(parents=True)
+    for path in source.glob('*.json'):
+        (copy / path.name).write_bytes(path.read_bytes())
+    (shard,) = source.glob('mnist-train.array_record*')
+    content = shard.read_bytes()
+    middle = len(content) // 2
+    for part in (content[:middle], content[:middle] + bytes(1000) + content[middle + 1000 :]):
+        (copy / shard.name).write_bytes(part)
+        with pytest.raises(UserError, match=r'mnist in .* cannot be read \(Corrupted'):
+            load_images(DataConfig('mnist', str(tmp_path), image_size=28))
+
+
 def test_a_set_that_is_not_prepared_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match='mnist is not prepared in .*tfds.data_source') as error:
         load_images(DataConfig('mnist', str(tmp_path), image_size=28))

@@ -242,3 +242,9 @@ def start_from(states: States, workdir: str | os.PathLike) -> States:
             raise UserError(f'init_from: the {name} in {workdir} has other layers than the config')
         started[name] = fresh.replace(params=trained.params, ema_params=trained.ema_params)
     return States(**started)
+
+
+def refuse_other_start(config: Config) -> None:
+    """Raises what `start_from` would, before anything of the new run is written."""
+    shapes = jax.eval_shape(lambda key: create_states(key, config), jax.random.key(0))
+    start_from(shapes, config.init_from)

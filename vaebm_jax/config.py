@@ -333,6 +333,15 @@ _TABLE_ORDER = {
 }
 
 
+KINDS = {
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'a text',
+    tuple: 'a tuple',
+}
+
+
 def validate(config: Config) -> None:
     """Raises one UserError that names every wrong field, its value and what would be right."""
     wrong = []
@@ -350,7 +359,7 @@ def validate(config: Config) -> None:
         kind = type(default)
         kinds = (int, float) if kind is float else (kind,)
         if type(values[name]) not in kinds:
-            wrong.append(f'{name} must be a {kind.__name__}, got {values[name]!r}')
+            wrong.append(f'{name} must be {KINDS[kind]}, got {values[name]!r}')
     if wrong:
         raise UserError('; '.join(wrong))
 

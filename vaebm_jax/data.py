@@ -88,12 +88,12 @@ class Folder:
             readable = threads.map(is_readable, range(len(self.files)))
             total = len(self.files)
             kept = list(logs.tracked(readable, 'trying the images', 'files', total))
+        if not any(kept):
+            raise UserError(f'data.dir holds {total} files and no image that can be read')
         skipped = list(itertools.compress(self.files, np.logical_not(kept)))
         if skipped:
             names = ', '.join(map(str, skipped[:3])) + (', ...' if len(skipped) > 3 else '')
             logs.say(f'skipped {len(skipped)} of {total} files that cannot be read: {names}')
-        if not any(kept):
-            raise UserError(f'data.dir holds {total} files and no image that can be read')
         return list(itertools.compress(self.files, kept))
 
 
@@ -159,18 +159,30 @@ def _load_tfds(data, split):
             "builder_kwargs={'file_format': 'array_record'})\""
         )
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
 
-    builder = tfds.builder_from_directory(versions[-1].parent)
-    source = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
+    try:
+        return _read_tfds(tfds.builder_from_directory(versions[-1].parent), split)
+    except (OSError, ValueError, RuntimeError, ParseError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(
+            f'{data.name} in {root} cannot be read ({reason}); delete it and prepare it anew'
+        ) from error
+
+
+def _read_tfds(builder, split):
+    from tensorflow_datasets import decode
+
+    source = builder.as_data_source(split, decoders={'image': decode.SkipDecoding()})
     chunks = [range(start, min(start + 1000, len(source))) for start in range(0, len(source), 1000)]
 
-    def decode(chunk):
+    def images_of(chunk):
         examples = source.__getitems__(chunk)
         images = [np.asarray(Image.open(io.BytesIO(example['image']))) for example in examples]
         return np.stack(images).reshape(len(chunk), *builder.info.features['image'].shape)
 
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        return np.concatenate(list(threads.map(decode, chunks)))
+        return np.concatenate(list(threads.map(images_of, chunks)))
 
 
 def batch_indices(key: chex.PRNGKey, step: int, num_images: int, batch_size: int) -> np.ndarray:

@@ -13,10 +13,13 @@ Exit status: 0 when the work is finished; 75 when a signal interrupted it and th
 on with it; 1 after a mistake, which one line names.
 """
 
+import difflib
 import os
 import pathlib
+import re
 import signal
 import sys
+import traceback
 
 import jax
 from absl import app, flags, logging
@@ -24,7 +27,7 @@ from ml_collections import config_flags
 
 from vaebm_jax import saved_config
 from vaebm_jax.checkpoints import load_config
-from vaebm_jax.config import Config, validate
+from vaebm_jax.config import KINDS, Config, flatten, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
 from vaebm_jax.interruption import Interrupted
@@ -35,6 +38,8 @@ from vaebm_jax.train import train
 
 _MODES = ('train', 'sample', 'evaluate', 'recover', 'report')
 
+_CONFIG_MODULE = 'config_config'  # What ml_collections calls the file of a flag named config.
+_NO_CONFIG = 'get_config() must return a vaebm_jax.config.Config'
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run, made where it is missing.')
 _MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
@@ -86,9 +91,6 @@ def main(argv: list[str]) -> None:
         config = read_config()
     if not workdir:
         raise UserError('--workdir must name the folder of the run, such as runs/digits')
-    if not flags.FLAGS['verbosity'].present:
-        # Orbax has thirty lines to say a checkpoint, and one more before it raises an error.
-        logging.set_verbosity(logging.FATAL)
     cache = use_compilation_cache()
     if _MODE.value == 'train':
         train(
@@ -160,7 +162,7 @@ def recovery(config: Config, workdir: str, drawn_with: dict) -> None:
 def with_saved_config(argv: list[str]) -> list[str]:
     """The command line with the workdir's own config in place of --config, but to train."""
     parser = flags.FlagValues()
-    flags.DEFINE_string('mode', 'train', '', flag_values=parser)
+    flags.DEFINE_enum('mode', 'train', _MODES, '', flag_values=parser)
     flags.DEFINE_string('workdir', None, '', flag_values=parser)
     flags.DEFINE_string('config', None, '', flag_values=parser)
     parser.set_gnu_getopt()  # A value that stands apart, --step 5, does not end the flags.
@@ -173,16 +175,68 @@ def with_saved_config(argv: list[str]) -> list[str]:
     return [rest[0], *own, *rest[1:]]
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Reads the flags and the config file.
+
+    Raises:
+      UserError: for a setting that there is not, or of the wrong kind, and for a config file that
+        fails.
+      flags.Error: for what is wrong with another flag.
+    """
+    kinds = {name: type(value) for name, value in flatten(Config()).items()}
+    for argument in argv:
+        name = re.match(r'--?(?:no)?config\.([^=]*)', argument)
+        if name and name[1] not in kinds:
+            near = difflib.get_close_matches(name[1], kinds, 1)
+            hint = f', but {near[0]}' if near else ': vaebm_jax/config.py lists them'
+            raise UserError(f'there is no setting {name[1]}{hint}')
+    try:
+        return flags.FLAGS(argv)
+    except Exception as error:
+        if fault := fault_of_config_file(error):
+            raise UserError(f'--config: {fault}') from error
+        if setting := re.match(r'flag --config\.([\w.]+)=(.*?): ', str(error), re.DOTALL):
+            kind = KINDS[kinds[setting[1]]]
+            raise UserError(f'{setting[1]} must be {kind}, got {setting[2]!r}') from error
+        raise
+
+
+def fault_of_config_file(error: BaseException) -> str:
+    """What went wrong in the config file, and in which line; '' if the error is not its own."""
+    while error.__context__ is not None:  # The flag libraries raise others in its place.
+        error = error.__context__
+    if isinstance(error, UserError):
+        return str(error)
+    if getattr(error, 'name', None) == 'get_config':
+        return 'the file must define get_config()'
+    if isinstance(error, TypeError) and str(error).startswith('get_config() '):
+        return f'the file has no variants, or needs one: {error}'
+    places = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals['__name__'] == _CONFIG_MODULE
+    ]
+    if isinstance(error, SyntaxError):
+        places = [(error.filename, error.lineno)]
+    if places:
+        file, line = places[-1]
+        said = error.msg if isinstance(error, SyntaxError) else error
+        return f'{file}, line {line}: {type(error).__name__}: {" ".join(str(said).split())}'
+    return _NO_CONFIG if isinstance(error, KeyError) else ''
+
+
 def read_config() -> Config:
     """The config that --config and its overrides give."""
     try:
         config = _CONFIG.value
         getattr(config, 'name', None)  # A config that could not be loaded tells it here.
     except OSError as error:
-        reason = ' '.join(str(error).split())
+        reason = ' '.join(str(error.__cause__ or error).split())
         raise UserError(f'--config must name a config file that can be read: {reason}') from error
-    if config is None:
+    if config is None and not flags.FLAGS['config'].present:
         raise UserError('--config must name a config file, such as configs/digits.py')
+    if not isinstance(config, Config):
+        raise UserError(f'--config: {_NO_CONFIG}')
     return config
 
 
@@ -202,13 +256,15 @@ def run() -> None:
     """Runs the command line; a user's mistake costs one line, not a traceback."""
     # As Ctrl-C does: what is drawn and scored in parts goes on where it was.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Orbax has thirty lines to say a checkpoint; --verbosity=0 shows them.
+    logging.set_verbosity(logging.FATAL)
     try:
         sys.argv = with_saved_config(sys.argv)
-        app.run(main)
-    except UserError as error:
+        app.run(main, flags_parser=parse_flags)
+    except (UserError, flags.Error) as error:
         if '--debug' in sys.argv:
             raise
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         sys.exit(1)
     except (Interrupted, KeyboardInterrupt) as interruption:
         print(str(interruption) or 'interrupted: the same command goes on', file=sys.stderr)

@@ -65,6 +65,8 @@ def train(
     workdir = pathlib.Path(workdir)
     if (workdir / 'config.json').exists():
         refuse_other_run(checkpoints.load_config(workdir), config)
+    elif config.init_from:
+        checkpoints.refuse_other_start(config)
     logs.say(
         f'jax {jax.__version__}, {len(devices)} x {devices[0].device_kind} ({devices[0].platform})'
     )
