@@ -58,7 +58,7 @@ def test_a_damaged_tfds_set_is_named(tmp_path):
     middle = len(content) // 2
     for part in (content[:middle], content[:middle] + bytes(1000) + content[middle + 1000 :]):
         (copy / shard.name).write_bytes(part)
-        with pytest.raises(UserError, match=r'mnist in .* cannot be read \(Corrupted'):
+        with pytest.raises(UserError, match=r'mnist in .* cannot be read .*Riegeli'):
             load_images(DataConfig('mnist', str(tmp_path), image_size=28))
 
 

@@ -1,4 +1,4 @@
-"""Reads image files as they are found: of 8 or 16 bits, grey, coloured or with alpha, or damaged."""
+"""Reads image files as they are found: of 8 or 16 bits, grey, coloured, with alpha, or damaged."""
 
 import os
 
