@@ -17,11 +17,12 @@ from collections.abc import Iterator
 import jax
 import orbax.checkpoint as ocp
 
-from vaebm_jax import logs
+from vaebm_jax import distributed, logs
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, from_json, refuse_other_networks
 from vaebm_jax.errors import UserError
-from vaebm_jax.files import write_atomically, written
+from vaebm_jax.files import local_folder, write_atomically, written
+from vaebm_jax.parallel import all_devices, whole_states
 from vaebm_jax.train_state import create_states
 
 _DIGESTS = 'digests.json'
@@ -55,7 +56,7 @@ def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> 
 
     Args:
       manager: of the run.
-      states: to save.
+      states: to save, as `place_states` gives them; all processes write their part.
       rollbacks: how often the run has gone back so far; `rollbacks_at` reads it.
     """
     step = int(states.energy.step)
@@ -66,10 +67,13 @@ def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> 
         if shutil.disk_usage(manager.directory).free < needed:
             raise OSError(errno.ENOSPC, f'a checkpoint needs {needed / 1e6:.1f} MB of free space')
         manager.save(
-            step, args=ocp.args.StandardSave(states), custom_metadata={'rollbacks': rollbacks}
+            step,
+            args=ocp.args.StandardSave(whole_states(states, all_devices())),
+            custom_metadata={'rollbacks': rollbacks},
         )
-    if jax.process_index() == 0:
+    if distributed.is_first():
         write_atomically(folder / _DIGESTS, json.dumps(digests(folder), indent=1).encode())
+    distributed.wait_for_all('checkpoint')
 
 
 @contextlib.contextmanager
@@ -118,6 +122,8 @@ def damage(folder: pathlib.Path) -> str:
 def newest_whole(manager: ocp.CheckpointManager, strict: bool = False) -> int | None:
     """The newest step that can be restored; those that cannot are named, and taken away.
 
+    Of several processes the first looks, and all do as it found.
+
     A checkpoint without digests, as a run that was killed between the two leaves it, counts as
     damaged where there is a whole one before it, and is used where there is none.
 
@@ -131,6 +137,14 @@ def newest_whole(manager: ocp.CheckpointManager, strict: bool = False) -> int | 
     Raises:
       UserError: if every checkpoint is damaged, or the newest with `strict`.
     """
+    newest, beyond = distributed.agreed(lambda: _newest_whole(manager, strict))
+    for step in beyond:  # In the way of the run that passes there again.
+        manager.delete(step)
+    return newest
+
+
+def _newest_whole(manager, strict):
+    """The step, or None, and those after it."""
     steps = sorted(manager.all_steps(), reverse=True)
     reasons = {}
     for step in steps:
@@ -147,10 +161,8 @@ def newest_whole(manager: ocp.CheckpointManager, strict: bool = False) -> int | 
         raise UserError(
             f'every checkpoint in {manager.directory} is damaged; to begin anew, take them away'
         )
-    for step in steps:  # In the way of the run that passes there again.
-        if step > usable[0]:
-            manager.delete(step)
-    return usable[0] if usable else None
+    newest = usable[0] if usable else None
+    return newest, [step for step in steps if step > newest]
 
 
 def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States:
@@ -170,7 +182,7 @@ def rollbacks_at(manager: ocp.CheckpointManager, step: int) -> int:
 
 def load_config(workdir: str | os.PathLike) -> Config:
     """The resolved config of a run."""
-    path = pathlib.Path(workdir) / 'config.json'
+    path = local_folder(workdir) / 'config.json'
     try:
         text = path.read_text()
     except OSError as error:
@@ -187,6 +199,8 @@ def load(
     workdir: str | os.PathLike, step: int | None = None, config: Config | None = None
 ) -> tuple[States, Config]:
     """Reads a trained run back: its three models and its config.
+
+    All processes of a run have to call it, and each has the whole states on its first device.
 
     Args:
       workdir: of the run.
@@ -210,7 +224,7 @@ def load(
         step = steps[-1] if step is None else step
         if step not in steps:
             raise UserError(f'step must be one of {steps} in {folder}, got {step}')
-        reason = damage(folder / str(step))
+        reason = distributed.agreed(lambda: damage(folder / str(step)))
         if reason == _NO_DIGESTS:
             logs.say(f'the checkpoint {folder / str(step)}: {reason}')
         elif reason:

@@ -9,8 +9,12 @@ the newest checkpoint.
 They take the config from the workdir; --config.FIELD=VALUE changes what may differ, such as
 langevin.num_steps or data.dir.
 
-Exit status: 0 when the work is finished; 75 when a signal interrupted it and the same command goes
-on with it; 1 after a mistake, which one line names.
+Several processes train together (vaebm_jax/distributed.py): --distributed=auto, the default, finds
+TPU slices, SLURM and Kubernetes, --distributed=explicit takes --coordinator_address=HOST:PORT,
+--num_processes and --process_id, --distributed=off stays alone.
+
+Exit status: 0 when the work is finished; 75 when a signal, or the end of another process,
+interrupted it and the same command goes on with it; 1 after a mistake, which one line names.
 """
 
 import difflib
@@ -25,7 +29,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vaebm_jax import saved_config
+from vaebm_jax import distributed, saved_config
 from vaebm_jax.checkpoints import load_config
 from vaebm_jax.config import KINDS, Config, flatten, validate
 from vaebm_jax.errors import UserError
@@ -80,6 +84,12 @@ _NUM_RECOVERIES = flags.DEFINE_integer(
 _INPUT = flags.DEFINE_string('input', None, 'The photograph of --mode=recover.')
 _MASK = flags.DEFINE_string('mask', None, 'White where it is to be recovered, of its size.')
 _OUTPUT = flags.DEFINE_string('output', None, 'The PNG that --mode=recover writes.')
+_DISTRIBUTED = flags.DEFINE_enum(
+    'distributed', 'auto', ['auto', 'off', 'explicit'], 'How the processes of a run are found.'
+)
+_COORDINATOR = flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.')
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Of the run.', lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which this is.', lower_bound=0)
 flags.DEFINE_bool('debug', False, "Show the traceback of a user's mistake, too.")
 
 
@@ -92,6 +102,12 @@ def main(argv: list[str]) -> None:
     if not workdir:
         raise UserError('--workdir must name the folder of the run, such as runs/digits')
     cache = use_compilation_cache()
+    if _MODE.value != 'report':  # Which computes nothing.
+        distributed.initialize(
+            _DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+        )
+    if _MODE.value != 'train':
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # The runtime took it.
     if _MODE.value == 'train':
         train(
             config,
@@ -133,6 +149,11 @@ def recovery(config: Config, workdir: str, drawn_with: dict) -> None:
     """The modes of a conditional model."""
     if config.condition.kind == 'none':
         raise UserError('--mode=recover needs a run with a condition.kind, got none')
+    if jax.process_count() > 1:
+        raise UserError(
+            f'--mode={_MODE.value} of a conditional model is the work of one process, got '
+            f'{jax.process_count()}: start it once, with --distributed=off'
+        )
     if _MODE.value == 'recover':
         if not _INPUT.value or not _OUTPUT.value:
             raise UserError('--mode=recover needs --input=PHOTO and --output=FILE.png')
@@ -261,14 +282,21 @@ def run() -> None:
     try:
         sys.argv = with_saved_config(sys.argv)
         app.run(main, flags_parser=parse_flags)
-    except (UserError, flags.Error) as error:
-        if '--debug' in sys.argv:
-            raise
-        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-        sys.exit(1)
-    except (Interrupted, KeyboardInterrupt) as interruption:
-        print(str(interruption) or 'interrupted: the same command goes on', file=sys.stderr)
+    except Interrupted as interruption:  # In all processes at once.
+        print(interruption, file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)
+    except KeyboardInterrupt:
+        print('interrupted: the same command goes on', file=sys.stderr)
+        distributed.leave(os.EX_TEMPFAIL)
+    except Exception as error:
+        is_loss, is_users = distributed.is_loss(error), isinstance(error, (UserError, flags.Error))
+        if '--debug' in sys.argv or not (is_loss or is_users):
+            traceback.print_exc()
+        elif is_loss:
+            print(f'interrupted: {distributed.LOSS}', file=sys.stderr)
+        else:
+            print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        distributed.leave(os.EX_TEMPFAIL if is_loss else 1)
 
 
 if __name__ == '__main__':
