@@ -45,7 +45,7 @@ def test_a_run_killed_again_and_again_is_the_run_left_alone(tiny_config, tmp_pat
             target = min(last_step(tmp_path / 'killed') + random.integers(1, 25), config.num_steps)
             while last_step(tmp_path / 'killed') < target:
                 assert process.poll() is None, process.stderr.read()
-                time.sleep(0.002)
+                time.sleep(0.01)
             time.sleep(random.uniform(0.0, 0.1))
         process.kill()
         process.communicate()
