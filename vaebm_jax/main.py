@@ -5,6 +5,7 @@
 the newest checkpoint.
 
 --mode=sample draws from a trained run, --mode=evaluate scores it, --mode=report makes a page of it,
+--mode=likelihood brackets log Z, and so the likelihood of the test images,
 --mode=recover --input=photo.png --mask=mask.png --output=recovered.png uses it on a photograph.
 They take the config from the workdir; --config.FIELD=VALUE changes what may differ, such as
 langevin.num_steps or data.dir.
@@ -27,13 +28,14 @@ from vaebm_jax.checkpoints import load_config
 from vaebm_jax.config import Config, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
+from vaebm_jax.evaluate_likelihood import evaluate_likelihood
 from vaebm_jax.interruption import Interrupted
 from vaebm_jax.recovery import evaluate_recovery, recover_file, sample_recoveries
 from vaebm_jax.report import write_report
 from vaebm_jax.sample import sample
 from vaebm_jax.train import train
 
-_MODES = ('train', 'sample', 'evaluate', 'recover', 'report')
+_MODES = ('train', 'sample', 'evaluate', 'likelihood', 'recover', 'report')
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run, made where it is missing.')
@@ -43,7 +45,13 @@ _TENSORBOARD = flags.DEFINE_bool('tensorboard', False, 'Write the metrics as eve
 _STEP = flags.DEFINE_integer('step', None, 'Which checkpoint; default: the newest.', lower_bound=1)
 _EMA = flags.DEFINE_bool('ema', True, 'Draw with the averaged parameters.')
 _NUM_SAMPLES = flags.DEFINE_integer(
-    'num_samples', None, 'Images to draw; default: 1000, evaluate: 10000.', lower_bound=20
+    'num_samples',
+    None,
+    'Images to draw; default: 1000, evaluate: 10000, likelihood: 256.',
+    lower_bound=20,
+)
+_NUM_TEMPERATURES = flags.DEFINE_integer(
+    'num_temperatures', 1_000, 'Of an annealing of --mode=likelihood.', lower_bound=2
 )
 _LANGEVIN_STEPS = flags.DEFINE_integer(
     'langevin_steps', None, "Steps of the chain; default: the config's.", lower_bound=1
@@ -107,6 +115,15 @@ def main(argv: list[str]) -> None:
         config.langevin.num_steps = _LANGEVIN_STEPS.value
     validate(config)
     drawn_with = {'step': _STEP.value, 'ema': _EMA.value}
+    if _MODE.value == 'likelihood':
+        evaluate_likelihood(
+            config,
+            workdir,
+            num_samples=_NUM_SAMPLES.value or 256,
+            num_temperatures=_NUM_TEMPERATURES.value,
+            **drawn_with,
+        )
+        return
     if _MODE.value == 'recover' or config.condition.kind != 'none':
         recovery(config, workdir, drawn_with)
         return
