@@ -5,6 +5,7 @@ Sandwiching the marginal likelihood using bidirectional Monte Carlo, 2015. What 
 gives log p(x) = -U(x) - log Z of any x.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -137,7 +138,7 @@ def annealed_importance_sampling(
         total, rounded = _add(total, change * (base.energy(point.x) - point.energy))
 
         def move(point, number):
-            move_keys = draws.fold_in(draws.fold_in(keys, index), number)
+            move_keys = draws.fold_in(keys, index * num_moves + number)
             return _move(move_keys, energy_fn, base, beta, point, step_size)
 
         point, accepted = jax.lax.scan(move, point, jnp.arange(num_moves))
@@ -223,7 +224,7 @@ def _pilot(keys, energy_fn, base, betas, step_size, x):
 
         def move(carry, number):
             point, log_step_size = carry
-            move_keys = draws.fold_in(draws.fold_in(keys, index), number)
+            move_keys = draws.fold_in(keys, index * _PILOT_MOVES + number)
             point, accepted = _move(move_keys, energy_fn, base, beta, point, jnp.exp(log_step_size))
             return (point, log_step_size + 0.5 * (accepted - _TARGET)), log_step_size
 
@@ -355,28 +356,31 @@ def bracket_log_z(
             keys, energy_fn, base, schedule.reversed(), x, num_moves=num_moves
         )
 
-    def in_parts(run, doing, *arrays):
-        size = min(chains_a_call, num_chains)
-        parts = []
-        for first in track(range(0, num_chains, size), doing, num_chains, size):
-            rows = np.minimum(np.arange(first, first + size), num_chains - 1)
-            parts.append(jax.device_get(run(rows, *(array[rows] for array in arrays))))
-        x, log_weights, acceptance = zip(*parts, strict=True)
-        x, log_weights = (np.concatenate(part)[:num_chains] for part in (x, log_weights))
-        return Annealed(x, log_weights, np.mean(acceptance, axis=0))
-
-    there = in_parts(forward, 'annealing forward')
+    in_parts = functools.partial(_in_parts, num_chains, chains_a_call, track)
+    there = in_parts('annealing forward', forward)
     starts = {'forward': there.x[_drawn_by(key_draw, there.log_weights)]}
     if samples is not None:
         starts['samples'] = np.asarray(samples)[:num_chains]
     reverse = {}
     for name, x in starts.items():
-        came_back = in_parts(back, f'annealing back from {name}', x)
+        came_back = in_parts(f'annealing back from {name}', back, x)
         inverse = log_mean_exp(came_back.log_weights)
         reverse[name] = inverse._replace(log_z=-inverse.log_z)
     return Bracket(
         log_mean_exp(there.log_weights), reverse, schedule, float(np.min(there.acceptance))
     )
+
+
+def _in_parts(num_chains, size, track, doing, run, *arrays):
+    """`run(chains, *rows)` of all chains, so many at a time, to numpy."""
+    size = min(size, num_chains)
+    parts = []
+    for first in track(range(0, num_chains, size), doing, num_chains, size):
+        chains = np.minimum(np.arange(first, first + size), num_chains - 1)
+        parts.append(jax.device_get(run(chains, *(array[chains] for array in arrays))))
+    x, log_weights, acceptance = zip(*parts, strict=True)
+    x, log_weights = (np.concatenate(part)[:num_chains] for part in (x, log_weights))
+    return Annealed(x, log_weights, np.mean(acceptance, axis=0))
 
 
 def _drawn_by(key, log_weights):

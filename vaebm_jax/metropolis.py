@@ -59,7 +59,7 @@ def mala_step(
     Returns:
       Where the chains then stand, and who moved, `[B]` bool.
     """
-    key_noise, key_test = draws.fold_in(keys, 0), draws.fold_in(keys, 1)
+    key_noise, key_test = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     shape, dtype = point.x.shape, point.x.dtype
     noise = draws.normal(key_noise, shape[1:]).astype(dtype)
     energy, gradient = view(point)
