@@ -100,9 +100,9 @@ def test_the_mode_on_a_run_whose_energy_is_its_reference_term(tiny_config, tmp_p
     (run / 'evaluation.json').write_text('{}')
     states = jax.jit(create_states, static_argnames='config')(jax.random.key(0), config)
     flat = jax.tree.map(jnp.zeros_like, states.energy.params)
-    energy = states.energy.replace(params=flat, ema_params=jax.tree.map(jnp.copy, flat), step=1)
+    energy = states.energy.replace(params=flat, ema_params=jax.tree.map(jnp.copy, flat))
     with checkpoints.checkpoint_manager(run) as manager:
-        checkpoints.save(manager, states.replace(energy=energy))
+        checkpoints.save(manager, states.replace(energy=energy.replace(step=jnp.array(1))))
     arguments = ['--mode=likelihood', '--workdir=run', '--num_samples=100']
     result = command(*arguments, '--num_temperatures=200', cwd=tmp_path)
     assert result.returncode == 0, result.stderr
