@@ -392,14 +392,14 @@ def validate(config: Config) -> None:
     one_of('network.decoder_norm', 'group', 'none')
     one_of('network.decoder_output', 'tanh', 'linear')
     one_of('data.name', *_DATA_NAMES)
+    if config.data.name not in POINTS:
+        expect('1 or 3', lambda n: n in (1, 3), 'data.num_channels')
 
     if config.data.name in _IMAGE_SIZES:
         size, channels = _IMAGE_SIZES[config.data.name]
         of = f' for {config.data.name}'
         expect(f'{size}{of}', lambda n: n == size, 'data.image_size')
         expect(f'{channels}{of}', lambda n: n == channels, 'data.num_channels')
-    else:
-        expect('1 or 3', lambda n: n in (1, 3), 'data.num_channels')
     if config.data.name in POINTS:
         of = f' for the points of {config.data.name}'
         expect(f'False{of}', lambda is_on: not is_on, 'data.flip', 'data.dequantize')

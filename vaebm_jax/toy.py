@@ -9,7 +9,6 @@ curve's centres are as many points on it as make the sum an integral, to 1e-6 na
 
 import numpy as np
 
-
 STD = {'eight_gaussians': 0.3, 'ring': 0.2, 'two_moons': 1.3 * 0.15}  # Of the noise.
 
 _CENTRES_OF_A_CURVE = 1000
@@ -63,6 +62,27 @@ def log_density(name: str, x: np.ndarray) -> np.ndarray:
         is_dark = np.all((square >= 0) & (square < _BOARD), axis=1) & (square.sum(axis=1) % 2 == 0)
         return np.where(is_dark, -np.log(_BOARD**2 / 2), -np.inf)
     return _log_mixture(x, centres(name), STD[name])
+
+
+def num_modes(name: str) -> int:
+    """How many parts `mode_of` cuts the set into, each of the same weight."""
+    return 2 if name == 'two_moons' else 8
+
+
+def mode_of(name: str, x: np.ndarray) -> np.ndarray:
+    """Which part of the set a point belongs to, `[N]`: 0 to `num_modes(name) - 1`, or -1 for none.
+
+    The nearest of the eight Gaussians; of the ring the nearest eighth, the first about (1.5, 0);
+    the moon that is the likelier; the dark square that a point is in, -1 off them.
+    """
+    x = np.asarray(x, np.float64)
+    if name == 'two_moons':
+        halves = np.split(centres(name), 2)
+        return np.argmax([_log_mixture(x, half, STD[name]) for half in halves], axis=0)
+    if name == 'checkerboard':
+        column, row = np.floor(x + _BOARD / 2).astype(int).T
+        return np.where(np.isfinite(log_density(name, x)), 2 * row + column // 2, -1)
+    return np.round(np.arctan2(x[:, 1], x[:, 0]) / (2.0 * np.pi / 8)).astype(int) % 8
 
 
 def _log_mixture(x, places, std):
