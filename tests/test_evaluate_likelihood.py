@@ -7,12 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_main import command
+from test_main import ROOT, command
 
-from vaebm_jax import checkpoints, create_states
+from vaebm_jax import checkpoints, create_states, energy_fn, geometry
 from vaebm_jax.config import ConditionConfig, DataConfig, EnergyConfig, to_json
 from vaebm_jax.errors import UserError
-from vaebm_jax.evaluate_likelihood import dequantized, likelihood_of, refuse, table
+from vaebm_jax.evaluate_likelihood import (
+    dequantized,
+    evaluate_likelihood,
+    likelihood_of,
+    refuse,
+    table,
+)
 from vaebm_jax.likelihood import Bracket, Estimate
 
 
@@ -103,20 +109,36 @@ def test_the_mode_on_a_run_whose_energy_is_its_reference_term(tiny_config, tmp_p
     energy = states.energy.replace(params=flat, ema_params=jax.tree.map(jnp.copy, flat))
     with checkpoints.checkpoint_manager(run) as manager:
         checkpoints.save(manager, states.replace(energy=energy.replace(step=jnp.array(1))))
-    arguments = ['--mode=likelihood', '--workdir=run', '--num_samples=100']
-    result = command(*arguments, '--num_temperatures=200', cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr.splitlines()[-1] == 'finished: run/likelihood.json'
+    result = evaluate_likelihood(config, run, num_samples=64, num_temperatures=200)
     found = json.loads((run / 'likelihood.json').read_text())
-    assert (run / 'evaluation.json').read_text() == '{}'
+    assert found == result and (run / 'evaluation.json').read_text() == '{}'
     log_z = 64 * 0.5 * np.log(2 * np.pi * 0.5**2)
     for name in ('forward', 'reverse_forward', 'reverse_samples'):
         estimate = found['log_z'][name]
         assert abs(estimate['log_z'] - log_z) < 4.0 * estimate['standard_error'] + 0.1 < 1.0
-    assert found['num_chains'] == 100 and found['num_temperatures'] == 200
+    assert found['num_chains'] == 64 and found['num_temperatures'] == 200
     assert found['num_images'] == 297 and found['lowest_acceptance'] > 0.3
     width = found['nats']['upper'] - found['nats']['lower']
     assert width == pytest.approx(found['log_z']['upper'] - found['log_z']['lower'], abs=1e-6)
     bits = found['bits_per_dimension']
     expected = -found['nats']['upper'] / (64 * np.log(2.0)) + np.log2(127.5)
     assert bits['lower'] == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_the_bracket_of_a_trained_toy_holds_the_grids_log_z(tmp_path):
+    toy = f'--config={ROOT}/configs/toy2d.py'
+    for arguments in ([toy], ['--mode=likelihood', '--num_samples=2000']):
+        result = command(*arguments, '--workdir=run', cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / 'run/likelihood.json').read_text())
+    energy = energy_fn(*checkpoints.load(tmp_path / 'run'))
+    grid = geometry.make_grid()
+    energies = np.asarray(energy(grid.points.reshape(-1, 1, 1, 2).astype(np.float32)), np.float64)
+    log_z = geometry.log_partition(energies, grid.cell)
+    for name in ('forward', 'reverse_forward', 'reverse_samples'):
+        estimate = found['log_z'][name]
+        assert abs(estimate['log_z'] - log_z) < min(0.02, 4.0 * estimate['standard_error'])
+    # No bits of a bin: points have none.
+    nats = found['nats']['upper']
+    assert found['bits_per_dimension']['lower'] == pytest.approx(-nats / (2 * np.log(2.0)))
