@@ -195,6 +195,23 @@ def load_config(workdir: str | os.PathLike) -> Config:
         raise UserError(f'{path}: {error}') from error
 
 
+@contextlib.contextmanager
+def opened(workdir: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, list[int]]]:
+    """A run's checkpoints to read, and their steps in order, at least one.
+
+    Raises:
+      UserError: if there is none.
+    """
+    folder = pathlib.Path(workdir) / 'checkpoints'
+    if not folder.is_dir():
+        raise UserError(f'workdir has no checkpoint yet: {folder} is not there')
+    with checkpoint_manager(workdir, read_only=True) as manager:
+        steps = sorted(manager.all_steps())
+        if not steps:
+            raise UserError(f'workdir has no checkpoint yet: {folder} is empty')
+        yield manager, steps
+
+
 def load(
     workdir: str | os.PathLike, step: int | None = None, config: Config | None = None
 ) -> tuple[States, Config]:
@@ -215,12 +232,7 @@ def load(
     config = own if config is None else config
     refuse_other_networks(own, config)
     folder = pathlib.Path(workdir) / 'checkpoints'
-    if not folder.is_dir():
-        raise UserError(f'workdir has no checkpoint yet: {folder} is not there')
-    with checkpoint_manager(workdir, read_only=True) as manager:
-        steps = sorted(manager.all_steps())
-        if not steps:
-            raise UserError(f'workdir has no checkpoint yet: {folder} is empty')
+    with opened(workdir) as (manager, steps):
         step = steps[-1] if step is None else step
         if step not in steps:
             raise UserError(f'step must be one of {steps} in {folder}, got {step}')

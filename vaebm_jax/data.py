@@ -1,4 +1,4 @@
-"""Images: from scikit-learn, TFDS or a folder to batches on the devices.
+"""Images: from scikit-learn, TFDS, a folder or a known density to batches on the devices.
 
 The order is a law, not a state: iteration n sees the images `batch_indices(key, n, ...)`, a
 permutation for each epoch, so that a run goes on anywhere. What fits is held on every device as
@@ -20,15 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from vaebm_jax import logs
+from vaebm_jax import logs, toy
 from vaebm_jax.base import Batch
-from vaebm_jax.config import FOLDERS, DataConfig
+from vaebm_jax.config import FOLDERS, POINTS, DataConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.images import read_image
 from vaebm_jax.keys import chain_keys
 
 _IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
 _DIGITS_IN_TRAIN = 1500
+_NUM_POINTS = {'train': 1_000_000, 'val': 100_000, 'test': 100_000}
 
 
 class Folder:
@@ -124,11 +125,16 @@ def _share(files, data, split):
 def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
     """The images of a split: `[N, H, W, C]` uint8, or a Folder larger than `resident_bytes`.
 
+    Points are float32, drawn from a seed that is their split's: the same for every run.
+
     Raises:
       UserError: if the set is not where it is looked for.
     """
     if data.name == 'digits':
         return _load_digits(split)
+    if data.name in POINTS:
+        points = toy.draw(data.name, _NUM_POINTS[split], seed=list(_NUM_POINTS).index(split))
+        return points.reshape(-1, 1, 1, 2)
     if data.name not in FOLDERS:
         return _load_tfds(data, split)
     folder = Folder(data, split)
@@ -223,12 +229,16 @@ def make_batch(
 ) -> Batch:
     """From 8 bits to [-1, 1]: x / 127.5 - 1, with the config's crops, flips and dequantization.
 
+    What is no integer has units of its own, and stays as it is.
+
     Args:
       key: this iteration's.
-      images: `[B, H, W, C]` uint8, of `data.load_size` where it is given.
+      images: `[B, H, W, C]` uint8, of `data.load_size` where it is given; or points, float32.
       data: says what is done.
       first: the index of the first image in the global batch; draws follow the global index.
     """
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return Batch(images)
     keys = chain_keys(key, images.shape[0], first)
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
     if images.shape[1] > data.image_size:
@@ -251,7 +261,9 @@ def _random_crop(key, image, size):
 
 
 def as_pixels(images: np.ndarray) -> np.ndarray:
-    """uint8 images as float32 in [-1, 1]."""
+    """uint8 images as float32 in [-1, 1]; points stay as they are."""
+    if np.issubdtype(images.dtype, np.floating):
+        return images
     return np.asarray(images / 127.5 - 1.0, np.float32)
 
 

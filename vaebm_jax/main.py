@@ -5,7 +5,9 @@
 the newest checkpoint.
 
 --mode=sample draws from a trained run, --mode=evaluate scores it, --mode=report makes a page of it,
---mode=recover --input=photo.png --mask=mask.png --output=recovered.png uses it on a photograph.
+--mode=likelihood brackets log Z, and so the likelihood of the test images,
+--mode=recover --input=photo.png --mask=mask.png --output=recovered.png uses it on a photograph;
+--mode=geometry measures a run on points of the plane (configs/toy2d.py) at each of its checkpoints.
 They take the config from the workdir; --config.FIELD=VALUE changes what may differ, such as
 langevin.num_steps or data.dir.
 
@@ -31,16 +33,19 @@ from ml_collections import config_flags
 
 from vaebm_jax import distributed, saved_config
 from vaebm_jax.checkpoints import load_config
-from vaebm_jax.config import KINDS, Config, flatten, validate
+from vaebm_jax.config import KINDS, POINTS, Config, flatten, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
+from vaebm_jax.evaluate_likelihood import evaluate_likelihood
+from vaebm_jax.film import write_geometry
 from vaebm_jax.interruption import Interrupted
+from vaebm_jax.plane import evaluate_points, refuse_images, sample_points
 from vaebm_jax.recovery import evaluate_recovery, recover_file, sample_recoveries
 from vaebm_jax.report import write_report
 from vaebm_jax.sample import sample
 from vaebm_jax.train import train
 
-_MODES = ('train', 'sample', 'evaluate', 'recover', 'report')
+_MODES = ('train', 'sample', 'evaluate', 'likelihood', 'recover', 'report', 'geometry')
 
 _CONFIG_MODULE = 'config_config'  # What ml_collections calls the file of a flag named config.
 _NO_CONFIG = 'get_config() must return a vaebm_jax.config.Config'
@@ -52,7 +57,13 @@ _TENSORBOARD = flags.DEFINE_bool('tensorboard', False, 'Write the metrics as eve
 _STEP = flags.DEFINE_integer('step', None, 'Which checkpoint; default: the newest.', lower_bound=1)
 _EMA = flags.DEFINE_bool('ema', True, 'Draw with the averaged parameters.')
 _NUM_SAMPLES = flags.DEFINE_integer(
-    'num_samples', None, 'Images to draw; default: 1000, evaluate: 10000.', lower_bound=20
+    'num_samples',
+    None,
+    'Images to draw; default: 1000, evaluate: 10000, likelihood: 256; points: 50000.',
+    lower_bound=20,
+)
+_NUM_TEMPERATURES = flags.DEFINE_integer(
+    'num_temperatures', 1_000, 'Of an annealing of --mode=likelihood.', lower_bound=2
 )
 _LANGEVIN_STEPS = flags.DEFINE_integer(
     'langevin_steps', None, "Steps of the chain; default: the config's.", lower_bound=1
@@ -125,8 +136,20 @@ def main(argv: list[str]) -> None:
         config.langevin.num_steps = _LANGEVIN_STEPS.value
     validate(config)
     drawn_with = {'step': _STEP.value, 'ema': _EMA.value}
+    if _MODE.value == 'likelihood':
+        evaluate_likelihood(
+            config,
+            workdir,
+            num_samples=_NUM_SAMPLES.value or 256,
+            num_temperatures=_NUM_TEMPERATURES.value,
+            **drawn_with,
+        )
+        return
     if _MODE.value == 'recover' or config.condition.kind != 'none':
         recovery(config, workdir, drawn_with)
+        return
+    if _MODE.value == 'geometry' or config.data.name in POINTS:
+        plane(config, workdir, drawn_with)
         return
     if _MODE.value == 'sample':
         spherical = _INTERPOLATION.value == 'spherical'
@@ -178,6 +201,17 @@ def recovery(config: Config, workdir: str, drawn_with: dict) -> None:
             inception_weights=_WEIGHTS.value,
             **drawn_with,
         )
+
+
+def plane(config: Config, workdir: str, drawn_with: dict) -> None:
+    """The modes of a model of points."""
+    refuse_images(config)
+    if _MODE.value == 'geometry':
+        write_geometry(config, workdir, ema=_EMA.value)
+    elif _MODE.value == 'sample':
+        sample_points(config, workdir, num_samples=_NUM_SAMPLES.value or 50_000, **drawn_with)
+    else:
+        evaluate_points(config, workdir, num_samples=_NUM_SAMPLES.value or 50_000, **drawn_with)
 
 
 def with_saved_config(argv: list[str]) -> list[str]:

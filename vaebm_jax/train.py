@@ -14,7 +14,7 @@ from vaebm_jax import checkpoints, data, distributed, logs, pictures
 from vaebm_jax.base import States
 from vaebm_jax.baselines import STEPS
 from vaebm_jax.condition import fixed_condition
-from vaebm_jax.config import Config, refuse_other_run, to_json, validate
+from vaebm_jax.config import POINTS, Config, refuse_other_run, to_json, validate
 from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, write_atomically
@@ -30,6 +30,7 @@ from vaebm_jax.parallel import (
     place_states,
     split_rows,
 )
+from vaebm_jax.plane import draw_points
 from vaebm_jax.recovery import draw_rows
 from vaebm_jax.sampling import generate, recover
 from vaebm_jax.train_state import create_states
@@ -302,15 +303,19 @@ def write_samples(
     key: chex.PRNGKey, states: States, config: Config, workdir: pathlib.Path, step: int
 ) -> None:
     """Draws the same z at every step: what the decoder guesses, and what the chain makes of it."""
+    path = workdir / 'samples' / f'step_{step:08d}.png'
     if config.condition.kind != 'none':
         truth = data.as_pixels(data.first_images(config.data, data.held_out(config.data), 8))
         condition = fixed_condition(truth, config.condition)
         drawn = recover(key, states, config, condition, 4)
-        draw_rows(workdir / 'samples' / f'step_{step:08d}.png', condition, *drawn, truth)
+        draw_rows(path, condition, *drawn, truth)
+        return
+    if config.data.name in POINTS:
+        draw_points(path, config, *generate(key, states, config, num_samples=4000))
         return
     ancestral, refined = generate(key, states, config, num_samples=64)
     pictures.side_by_side(
-        workdir / 'samples' / f'step_{step:08d}.png',
+        path,
         {
             'ancestral samples (decoder)': ancestral,
             f'after {config.langevin.num_steps} Langevin steps': refined,
