@@ -161,7 +161,7 @@ def test_shares_of_a_stream_are_disjoint_and_cover_the_epoch(tiny_config, tmp_pa
 
 @pytest.mark.multi_device
 def test_two_processes_compute_the_run_of_one(tmp_path):
-    (alone,) = run_on_devices(tmp_path, 20, 'float64', 'whole', '1x1').values()
+    (alone,) = run_on_devices(tmp_path, 20, 'float64', 'dense', '1x1').values()
     results = run_in_processes(tmp_path / 'two', 2, 1, 20, 'float64')
     assert_close({'one': alone, 'first': results[0], 'second': results[1]}, '', 1e-10)
 
@@ -170,7 +170,7 @@ def test_two_processes_compute_the_run_of_one(tmp_path):
 @pytest.mark.multi_device
 @pytest.mark.parametrize('shape', [(4, 1), (2, 2)])
 def test_so_do_four_and_two_of_two_devices(tmp_path, shape):
-    (alone,) = run_on_devices(tmp_path, 20, 'float64', 'whole', '1x1').values()
+    (alone,) = run_on_devices(tmp_path, 20, 'float64', 'dense', '1x1').values()
     results = run_in_processes(tmp_path / 'all', *shape, 20, 'float64')
     assert_close({'one': alone} | dict(enumerate(results)), '', 1e-10)
     for result in results[1:]:  # To the bit, or they would drift apart.
@@ -182,7 +182,7 @@ def test_so_do_four_and_two_of_two_devices(tmp_path, shape):
 @pytest.mark.multi_device
 @pytest.mark.parametrize('shape', [(2, 1), (4, 1), (2, 2)])
 def test_raw_gradients_do_not_depend_on_the_processes(tmp_path, shape):
-    (alone,) = run_on_devices(tmp_path, 1, 'float32', 'whole', '1x1').values()
+    (alone,) = run_on_devices(tmp_path, 1, 'float32', 'dense', '1x1').values()
     results = run_in_processes(tmp_path / 'all', *shape, 1, 'float32')
     assert_close({'one': alone} | dict(enumerate(results)), '.mu', 1e-5)
 
