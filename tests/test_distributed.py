@@ -23,7 +23,24 @@ from vaebm_jax.parallel import own_rows
 from vaebm_jax.train import train
 
 SCRIPT = pathlib.Path(__file__).with_name('run_in_processes.py')
-PATIENCE = 300  # Seconds, on a machine that does other things too.
+PATIENCE = 900  # Seconds, on a machine that does other things too.
+
+
+_spawned = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running():
+    yield
+    for process in _spawned:
+        process.kill()
+    _spawned.clear()
+
+
+def spawn(*arguments, **settings):
+    process = subprocess.Popen(*arguments, **settings)
+    _spawned.append(process)
+    return process
 
 
 def free_address():
@@ -46,7 +63,7 @@ def run_in_processes(folder, num_processes, num_devices, num_steps, dtype):
     folder.mkdir()
     address = free_address()
     processes = [
-        subprocess.Popen(
+        spawn(
             [sys.executable, SCRIPT, folder, address]
             + [str(value) for value in (num_processes, process_id, num_steps, dtype)],
             env=environment(num_devices, folder),
@@ -70,7 +87,7 @@ def start(config, workdir, num_processes, *arguments, num_devices=1):
     for process_id in range(num_processes):
         with open(f'{workdir}.{process_id}.log', 'w') as log:
             processes.append(
-                subprocess.Popen(
+                spawn(
                     [sys.executable, '-m', 'vaebm_jax.main', f'--config={file}']
                     + [f'--workdir={workdir}', '--distributed=explicit']
                     + [f'--coordinator_address={address}', f'--num_processes={num_processes}']
@@ -312,7 +329,7 @@ def test_a_workdir_that_is_not_shared_is_refused(tiny_config, tmp_path):
     address = free_address()
     file = write_config(tiny_config, tmp_path / 'run')
     processes = [
-        subprocess.Popen(
+        spawn(
             [sys.executable, '-m', 'vaebm_jax.main', f'--config={file}', '--distributed=explicit']
             + [f'--workdir={tmp_path}/run{index}', f'--coordinator_address={address}']
             + ['--num_processes=2', f'--process_id={index}'],
