@@ -8,6 +8,7 @@ is the one that training runs, for batch = chains = --batch_per_device x devices
 
     flops                 a device and step, counted from shapes
     argument_bytes, temp_bytes      of a device, by the compiler's plan
+    bytes_needed          of a device: arguments, results and temporaries, what they share once
     all_reduce_bytes      that a device contributes to the all-reduces of a step
     compile_seconds
     estimated_ms          TPU: the compiler's cycle estimates of all instructions, a loop's body
@@ -15,11 +16,12 @@ is the one that training runs, for batch = chains = --batch_per_device x devices
     estimated_peak_share  TPU: what `flops` take at the chip's bfloat16 peak, over that
 
 --text=FILE keeps the compiled text, --top=20 prints the costliest instructions of a TPU's.
+--largest adds `largest_batch_per_device`, which still fits in the device's `memory` by the
+compiler's plan, and the `largest_bytes` that it needs; that takes two compilations more.
 """
 
-import collections
+import copy
 import json
-import math
 import os
 import pathlib
 import re
@@ -36,6 +38,7 @@ os.environ |= {
 }
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_autotune_level=0'
 
+import hlo  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import operations  # noqa: E402
@@ -46,28 +49,30 @@ from ml_collections import config_flags  # noqa: E402
 from vaebm_jax import config as vaebm_config  # noqa: E402
 from vaebm_jax import create_states, train_step  # noqa: E402
 from vaebm_jax.errors import UserError  # noqa: E402
-from vaebm_jax.parallel import compile_step  # noqa: E402
+from vaebm_jax.parallel import bytes_needed, compile_step  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/cifar10.py', 'The experiment.')
 _TARGET = flags.DEFINE_string('target', 'v5e:2x4', 'A TPU slice, or h100x8.')
 _BATCH = flags.DEFINE_integer('batch_per_device', 128, 'Images and chains.', lower_bound=1)
 _TEXT = flags.DEFINE_string('text', None, 'Where to keep the compiled text.')
+_LARGEST = flags.DEFINE_bool('largest', False, 'Also find the largest batch that fits.')
 _TOP = flags.DEFINE_integer('top', 0, 'So many of the costliest instructions are printed.')
 
-CHIPS = {  # Clock in Hz, peak of bfloat16 products in operations a second.
+MEMORY = {'v5e': 16e9, 'v5p': 95 * 2**30, 'v6e': 32e9, 'h100': 80e9}  # Bytes, as they are sold.
+CLOCKS = {  # In Hz, and the peak of bfloat16 products in operations a second.
     'v5e': (1.5e9, 197e12),
     'v5p': (1.75e9, 459e12),
     'v6e': (1.75e9, 918e12),
 }
-BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 'f32': 4, 's32': 4, 'u32': 4, 'f64': 8}
 
 
 def main(argv):
     del argv
-    config = _CONFIG.value
     devices = topology(_TARGET.value).devices
-    config.batch_size, config.num_chains = _BATCH.value * len(devices), 0
-    vaebm_config.validate(config)
+    chip = re.match('h100|[^:]*', _TARGET.value)[0]
+    if _LARGEST.value and chip not in MEMORY:
+        raise UserError(f'--largest knows the memory of {", ".join(MEMORY)}, got {chip}')
+    config = with_batch(_BATCH.value, len(devices))
 
     start = time.perf_counter()
     compiled = lower(config, devices).compile()
@@ -85,18 +90,51 @@ def main(argv):
         'flops': flops,
         'argument_bytes': memory.argument_size_in_bytes,
         'temp_bytes': memory.temp_size_in_bytes,
-        'all_reduce_bytes': all_reduce_bytes(text),
+        'bytes_needed': bytes_needed(compiled),
+        'all_reduce_bytes': hlo.all_reduce_bytes(text),
         'compile_seconds': seconds,
     }
-    chip = _TARGET.value.partition(':')[0]
-    if chip in CHIPS:
-        clock, peak = CHIPS[chip]
-        costs = cycles(text)
+    if chip in CLOCKS:
+        clock, peak = CLOCKS[chip]
+        costs = hlo.cycles(text)
         line['estimated_ms'] = 1e3 * sum(cost for cost, _ in costs.values()) / clock
         line['estimated_peak_share'] = 1e3 * flops / peak / line['estimated_ms']
         for name, (cost, what) in sorted(costs.items(), key=lambda item: -item[1][0])[: _TOP.value]:
             print(f'{cost:12,.0f} cycles  {name}  {what}')
+    if _LARGEST.value:
+        line |= largest(devices, bytes_needed(compiled), MEMORY[chip])
     print(json.dumps(line))
+
+
+def with_batch(batch_per_device, num_devices):
+    """The config with that batch, and a chain an image."""
+    config = copy.deepcopy(_CONFIG.value)
+    config.batch_size, config.num_chains = batch_per_device * num_devices, 0
+    vaebm_config.validate(config)
+    return config
+
+
+def largest(devices, needed, memory):
+    """The largest batch a device that the compiler's plan has room for, to a multiple of 8.
+
+    From `needed`, the bytes of the batch that was compiled, and those of twice as many images; then
+    compiled, and less of it for as long as it does not fit.
+    """
+    compile_for = lambda batch: lower(with_batch(batch, len(devices)), devices).compile()
+    growth = (bytes_needed(compile_for(2 * _BATCH.value)) - needed) / _BATCH.value
+    batch = _BATCH.value + (memory - needed) / growth
+    while batch >= 8:
+        batch = int(batch) // 8 * 8
+        try:
+            needed = bytes_needed(compile_for(batch))
+        except jax.errors.JaxRuntimeError as error:
+            if 'RESOURCE_EXHAUSTED' not in str(error):
+                raise
+            needed = None  # Its compiler says so itself.
+        if needed and needed <= memory:
+            return {'largest_batch_per_device': batch, 'largest_bytes': needed, 'memory': memory}
+        batch *= 0.9
+    return {'largest_batch_per_device': 0, 'memory': memory}
 
 
 def topology(target):
@@ -119,64 +157,12 @@ def lower(config, devices):
     """The call of `parallel.compile_step`, lowered for shapes alone."""
     key = jax.eval_shape(lambda: jax.random.key(0, impl=config.generator))
     states = jax.eval_shape(lambda key: create_states(key, config), key)
-    size = config.data.image_size
-    shape = (config.steps_per_call, _BATCH.value, size, size, config.data.num_channels)
+    size = config.data.load_size or config.data.image_size
+    batch = config.batch_size // len(devices)
+    shape = (config.steps_per_call, batch, size, size, config.data.num_channels)
     images = jax.ShapeDtypeStruct((len(devices), *shape), jnp.uint8)
     step = compile_step(train_step, config, devices)
     return step.lower(key, states, images, 1)
-
-
-def computations(text):
-    """The instructions of each computation, `{name: lines}`, and the name of the entry."""
-    bodies, name, entry = collections.defaultdict(list), None, None
-    for line in text.splitlines():
-        if head := re.match(r'(ENTRY )?%?([\w.\-]+) .*\{$', line):
-            name = head[2]
-            entry = name if head[1] else entry
-        elif line.startswith('}'):
-            name = None
-        elif name:
-            bodies[name].append(line)
-    return bodies, entry
-
-
-def cycles(text):
-    """By instruction: the compiler's estimate, times the trips of the loops around it, and what."""
-    bodies, entry = computations(text)
-    costs = {}
-
-    def visit(computation, times):
-        for line in bodies[computation]:
-            name = re.match(r'\s*(?:ROOT )?%?([\w.\-]+) =', line)
-            if loop := re.search(r'\bwhile\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)', line):
-                visit(loop[2], times * trips(bodies[loop[1]]))
-            elif estimate := re.search(r'estimated_cycles":"(\d+)"', line):
-                source = re.search(r'op_name="([^"]*)"', line)
-                what = re.sub(r'\{[^}]*\}', '', line.split(' = ', 1)[1].split('(')[0])
-                costs[name[1]] = times * int(estimate[1]), f'{what}  {source[1] if source else ""}'
-
-    visit(entry, 1)
-    return costs
-
-
-def trips(condition):
-    """How often a loop runs: it counts from 0 to the one integer that its condition compares to."""
-    (limit,) = {int(n) for n in re.findall(r's32\[\]\S* constant\((\d+)\)', '\n'.join(condition))}
-    return limit
-
-
-def all_reduce_bytes(text):
-    """Of the arrays that the all-reduces of a step sum."""
-    total = 0
-    for line in text.splitlines():
-        if found := re.search(r'= (.*?) all-reduce(?:-start)?\(', line):
-            size = sum(
-                BYTES[dtype] * math.prod(int(n) for n in shape.split(',') if n)
-                for dtype, shape in re.findall(r'(\w+)\[([\d,]*)\]', found[1])
-            )
-            # One that is started and awaited may have its operands in its type as well.
-            total += size // 2 if found[1].startswith('((') else size
-    return total
 
 
 def run():

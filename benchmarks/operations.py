@@ -13,24 +13,27 @@ from vaebm_jax.sampling import decode, energy_of
 
 def count(config):
     """Multiplications and additions of a step's convolutions and dense layers, plainly computed."""
-    chains = config.num_chains or config.batch_size
-    size = config.data.image_size
-    image = jnp.zeros((1, size, size, config.data.num_channels))
+    images, chains = config.batch_size, config.num_chains or config.batch_size
+    size, channels = config.data.image_size, config.data.num_channels
+    image, z = jnp.zeros((1, size, size, channels)), jnp.zeros((1, config.latent_dim))
+    is_conditional = config.condition.kind != 'none'
+    condition = jnp.zeros((1, size, size, channels + 1)) if is_conditional else None
     states = jax.eval_shape(functools.partial(create_states, config=config), jax.random.key(0))
-    energy = of_layers(lambda state: energy_of(state, config)(image), states.energy)
+    energy = of_layers(lambda state: energy_of(state, config, condition)(image), states.energy)
     encoder = of_layers(
-        lambda state: state.apply_fn({'params': state.params}, image), states.encoder
+        lambda state: state.apply_fn({'params': state.params}, image, condition), states.encoder
     )
-    decoder = of_layers(
-        lambda state: decode(state, jnp.zeros((1, config.latent_dim))), states.decoder
-    )
-    # Forward, to the parameters and to the input; the first layer's input needs no gradient.
+    decoder = of_layers(lambda state: decode(state, z, condition), states.decoder)
+    # Forward, to the parameters and to the input; the first layer's input needs no gradient, but
+    # for a decoder's z.
     learn = lambda counts: 3 * sum(counts) - counts[0]
+    learn_vae = learn(encoder) + (learn(decoder) if is_conditional else 3 * sum(decoder))
     return (
         chains * sum(decoder)
         + chains * config.langevin.num_steps * 2 * sum(energy)
-        + (config.batch_size + chains) * learn(energy)
-        + chains * (learn(encoder) + 3 * sum(decoder))
+        + (images + chains) * learn(energy)
+        + (chains + images * (config.vae.truth_weight > 0)) * learn_vae
+        + images * (config.vae.guess_weight > 0) * learn(decoder)
     )
 
 

@@ -5,7 +5,7 @@ python run_in_processes.py FOLDER COORDINATOR NUM_PROCESSES PROCESS_ID NUM_STEPS
 
 import sys
 
-from run_on_devices import CONFIG, fresh_states, save, train
+from run_on_devices import CONFIGS, fresh_states, save, train
 
 from vaebm_jax import distributed
 from vaebm_jax.data import load_images
@@ -14,9 +14,10 @@ from vaebm_jax.parallel import all_devices
 
 def main(folder, coordinator, num_processes, process_id, num_steps, dtype):
     distributed.initialize('explicit', coordinator, int(num_processes), int(process_id))
-    fresh = fresh_states(CONFIG, dtype)
-    images = load_images(CONFIG.data)
-    result = train(CONFIG, fresh, images, int(num_steps), all_devices(), 1)
+    config = CONFIGS['dense']
+    fresh = fresh_states(config, dtype)
+    images = load_images(config.data)
+    result = train(config, fresh, images, int(num_steps), all_devices(), 1)
     save(f'{folder}/{process_id}.npz', *result)
 
 

@@ -1,6 +1,6 @@
 """Run by test_parallel.py in a process of 8 simulated devices: trains on some of them, to npz.
 
-python run_on_devices.py FOLDER NUM_STEPS float32|float64 whole|hole NUM_DEVICESxSTEPS_PER_CALL ...
+python run_on_devices.py FOLDER NUM_STEPS float32|float64 NAME NUM_DEVICESxSTEPS_PER_CALL ...
 """
 
 import dataclasses
@@ -38,6 +38,14 @@ CONFIG = Config(
 )
 CONFIGS = {
     'whole': CONFIG,
+    'dense': dataclasses.replace(
+        CONFIG,
+        network=NetworkConfig(
+            energy=(('dense', 16),),
+            encoder=(('dense', 16), ('dropout', 0.2)),
+            decoder=(('dense', 16),),
+        ),
+    ),
     'hole': dataclasses.replace(
         CONFIG,
         num_chains=32,

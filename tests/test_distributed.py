@@ -23,7 +23,24 @@ from vaebm_jax.parallel import own_rows
 from vaebm_jax.train import train
 
 SCRIPT = pathlib.Path(__file__).with_name('run_in_processes.py')
-PATIENCE = 300  # Seconds, on a machine that does other things too.
+PATIENCE = 900  # Seconds, on a machine that does other things too.
+
+
+_spawned = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running():
+    yield
+    for process in _spawned:
+        process.kill()
+    _spawned.clear()
+
+
+def spawn(*arguments, **settings):
+    process = subprocess.Popen(*arguments, **settings)
+    _spawned.append(process)
+    return process
 
 
 def free_address():
@@ -46,7 +63,7 @@ def run_in_processes(folder, num_processes, num_devices, num_steps, dtype):
     folder.mkdir()
     address = free_address()
     processes = [
-        subprocess.Popen(
+        spawn(
             [sys.executable, SCRIPT, folder, address]
             + [str(value) for value in (num_processes, process_id, num_steps, dtype)],
             env=environment(num_devices, folder),
@@ -70,7 +87,7 @@ def start(config, workdir, num_processes, *arguments, num_devices=1):
     for process_id in range(num_processes):
         with open(f'{workdir}.{process_id}.log', 'w') as log:
             processes.append(
-                subprocess.Popen(
+                spawn(
                     [sys.executable, '-m', 'vaebm_jax.main', f'--config={file}']
                     + [f'--workdir={workdir}', '--distributed=explicit']
                     + [f'--coordinator_address={address}', f'--num_processes={num_processes}']
@@ -161,7 +178,7 @@ def test_shares_of_a_stream_are_disjoint_and_cover_the_epoch(tiny_config, tmp_pa
 
 @pytest.mark.multi_device
 def test_two_processes_compute_the_run_of_one(tmp_path):
-    (alone,) = run_on_devices(tmp_path, 20, 'float64', 'whole', '1x1').values()
+    (alone,) = run_on_devices(tmp_path, 20, 'float64', 'dense', '1x1').values()
     results = run_in_processes(tmp_path / 'two', 2, 1, 20, 'float64')
     assert_close({'one': alone, 'first': results[0], 'second': results[1]}, '', 1e-10)
 
@@ -170,7 +187,7 @@ def test_two_processes_compute_the_run_of_one(tmp_path):
 @pytest.mark.multi_device
 @pytest.mark.parametrize('shape', [(4, 1), (2, 2)])
 def test_so_do_four_and_two_of_two_devices(tmp_path, shape):
-    (alone,) = run_on_devices(tmp_path, 20, 'float64', 'whole', '1x1').values()
+    (alone,) = run_on_devices(tmp_path, 20, 'float64', 'dense', '1x1').values()
     results = run_in_processes(tmp_path / 'all', *shape, 20, 'float64')
     assert_close({'one': alone} | dict(enumerate(results)), '', 1e-10)
     for result in results[1:]:  # To the bit, or they would drift apart.
@@ -182,7 +199,7 @@ def test_so_do_four_and_two_of_two_devices(tmp_path, shape):
 @pytest.mark.multi_device
 @pytest.mark.parametrize('shape', [(2, 1), (4, 1), (2, 2)])
 def test_raw_gradients_do_not_depend_on_the_processes(tmp_path, shape):
-    (alone,) = run_on_devices(tmp_path, 1, 'float32', 'whole', '1x1').values()
+    (alone,) = run_on_devices(tmp_path, 1, 'float32', 'dense', '1x1').values()
     results = run_in_processes(tmp_path / 'all', *shape, 1, 'float32')
     assert_close({'one': alone} | dict(enumerate(results)), '.mu', 1e-5)
 
@@ -312,7 +329,7 @@ def test_a_workdir_that_is_not_shared_is_refused(tiny_config, tmp_path):
     address = free_address()
     file = write_config(tiny_config, tmp_path / 'run')
     processes = [
-        subprocess.Popen(
+        spawn(
             [sys.executable, '-m', 'vaebm_jax.main', f'--config={file}', '--distributed=explicit']
             + [f'--workdir={tmp_path}/run{index}', f'--coordinator_address={address}']
             + ['--num_processes=2', f'--process_id={index}'],

@@ -47,7 +47,7 @@ def start(config, workdir, *arguments):
 
 def wait_for(path, process):
     while not path.exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.01)
 
 

@@ -4,6 +4,7 @@ The runtime is JAX's own. With one process every function here is the plain thin
 started, nothing is sent, nothing waits.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -21,6 +22,8 @@ from vaebm_jax.errors import UserError
 # enough that a lost machine costs a minute, long enough for one whose disk or network stalls.
 _HEARTBEAT_SECONDS = 60
 _GRACE_SECONDS = 3.0
+# For the others' work, such as an evaluation by process 0; the death of a process ends it earlier.
+_PATIENCE_SECONDS = 7 * 24 * 3600
 # What the runtime's errors have in common when another process is gone.
 _SIGNS_OF_LOSS = ('gloo', 'nccl', 'heartbeat', 'barrier', 'unavailable', 'deadline_exceeded')
 
@@ -30,6 +33,7 @@ LOSS = (
 )
 
 T = TypeVar('T')
+_waits = itertools.count()
 
 
 def initialize(
@@ -122,6 +126,7 @@ def agreed(decide: Callable[[], T]) -> T:
             message = {'value': decide()}
         except UserError as error:
             message = {'error': str(error)}
+    wait_for_all('decided')
     content = np.frombuffer(json.dumps(message).encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
     content = content if is_first() else np.zeros(length, np.uint8)
@@ -146,9 +151,15 @@ def in_all(is_right: bool) -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when all processes have come here."""
+    """Returns when all processes have come here, however long that takes.
+
+    Not by a collective of the devices, as JAX's own way is: on CPUs those wait half an hour.
+    """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        from orbax.checkpoint import multihost
+
+        wait = multihost.get_barrier_sync_fn()
+        wait(key=f'{name} {next(_waits)}', timeout_ms=1000 * _PATIENCE_SECONDS)
 
 
 def share(count: int) -> range:

@@ -1,0 +1,147 @@
+"""Times the training step on 1, 2, 4 and 8 devices, with as much work a device, and as much in all.
+
+    python benchmarks/scaling.py --config=configs/digits.py --devices=1,2,4,8
+
+Where there is a CPU alone its devices are simulated, a process for each number of them. They share
+its cores, so that time there tells of overhead only: of what it costs to divide the same work, not
+of how fast many devices are. A JSON line a point:
+
+    name                weak: --batch_per_device images and chains a device; strong: --batch in all
+    num_devices, batch_size, platform
+    ms, cpu_ms          of a step: wall time, and CPU time over all threads; medians of --calls
+    steps_per_second, images_per_second     by wall time
+    all_reduce_bytes    that a device contributes to the all-reduces of a step
+    efficiency          images a second and device over those of the first point of that name
+    cpu_overhead        CPU time an image over that of the first point, less 1 (on CPUs)
+
+--config.steps_per_call=10 times steps of which ten share a call.
+"""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+# Before JAX is imported. On 2 cores JAX 0.10 aborts with several simulated devices but for NPROC.
+os.environ.setdefault('NPROC', '8')
+
+import hlo  # noqa: E402
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from absl import app, flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+from vaebm_jax import config as vaebm_config  # noqa: E402
+from vaebm_jax import create_states, train_step  # noqa: E402
+from vaebm_jax.data import batch_indices  # noqa: E402
+from vaebm_jax.errors import UserError  # noqa: E402
+from vaebm_jax.parallel import (  # noqa: E402
+    check_divides,
+    compile_step,
+    hold_images,
+    place_states,
+)
+
+_CONFIG = config_flags.DEFINE_config_file('config', 'configs/digits.py', 'The experiment.')
+_DEVICES = flags.DEFINE_list('devices', ['1', '2', '4', '8'], 'Numbers of devices.')
+_WEAK = flags.DEFINE_integer('batch_per_device', 64, 'Of the weak points.', lower_bound=1)
+_STRONG = flags.DEFINE_integer('batch', 256, 'Of the strong points.', lower_bound=1)
+_CALLS = flags.DEFINE_integer('calls', 10, 'Timed calls a point.', lower_bound=1)
+_POINT = flags.DEFINE_integer('point', None, 'Measure this number of devices, in this process.')
+
+
+def main(argv):
+    del argv
+    if _POINT.value:
+        for name, batch in (('weak', _WEAK.value * _POINT.value), ('strong', _STRONG.value)):
+            print(json.dumps(measure(name, batch, _POINT.value)), flush=True)
+        return
+    first = {}
+    for num_devices in numbers(_DEVICES.value):
+        for line in run_point(num_devices):
+            start = first.setdefault(line['name'], line)
+            share = lambda line: line['images_per_second'] / line['num_devices']
+            line['efficiency'] = share(line) / share(start)
+            if line['platform'] == 'cpu':
+                cost = lambda line: line['cpu_ms'] / line['batch_size']
+                line['cpu_overhead'] = cost(line) / cost(start) - 1.0
+            print(json.dumps(line), flush=True)
+
+
+def numbers(words):
+    try:
+        counts = [int(word) for word in words]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise UserError(f'--devices must be numbers such as 1,2,4,8, got {",".join(words)!r}')
+    return counts
+
+
+def run_point(num_devices):
+    """The lines of a process with so many devices; of a CPU's, simulated."""
+    flag = f'--xla_force_host_platform_device_count={num_devices}'
+    environment = os.environ | {'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {flag}'}
+    command = [sys.executable, pathlib.Path(__file__), *sys.argv[1:], f'--point={num_devices}']
+    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        raise UserError(f'the process of {num_devices} devices ended with {run.returncode}')
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def measure(name, batch_size, num_devices):
+    """Times the call of `parallel.compile_step`, on images of noise that lie on the devices."""
+    config = _CONFIG.value
+    config.batch_size, config.num_chains = batch_size, 0
+    vaebm_config.validate(config)
+    check_divides(config, num_devices)
+    if jax.device_count() < num_devices:
+        raise UserError(f'there are {jax.device_count()} devices, --devices has {num_devices}')
+    devices = jax.devices()[:num_devices]
+    key = jax.random.key(config.seed, impl=config.generator)
+    states = place_states(create_states(key, config), devices)
+    size = config.data.load_size or config.data.image_size
+    num_images = 4 * batch_size
+    shape = (num_images, size, size, config.data.num_channels)
+    gather = hold_images(np.random.default_rng(0).integers(0, 256, shape, np.uint8), devices)
+
+    def images(first):
+        steps = range(first, first + config.steps_per_call)
+        return gather(np.stack([batch_indices(key, n, num_images, batch_size) for n in steps]))
+
+    num_steps = config.steps_per_call
+    call = compile_step(train_step, config, devices)
+    call = call.lower(key, states, images(0), num_steps).compile()
+    times = []
+    for turn in range(_CALLS.value + 1):
+        wall, cpu = time.perf_counter(), time.process_time()
+        states, metrics = call(key, states, images(turn * num_steps), num_steps)
+        jax.block_until_ready((states, metrics))
+        times.append((time.perf_counter() - wall, time.process_time() - cpu))
+    # The first one warms up.
+    wall, cpu = (statistics.median(column) / num_steps for column in zip(*times[1:], strict=True))
+    return {
+        'name': name,
+        'num_devices': num_devices,
+        'batch_size': batch_size,
+        'platform': devices[0].platform,
+        'ms': 1e3 * wall,
+        'cpu_ms': 1e3 * cpu,
+        'steps_per_second': 1.0 / wall,
+        'images_per_second': batch_size / wall,
+        'all_reduce_bytes': hlo.all_reduce_bytes(call.as_text()),
+    }
+
+
+def run():
+    try:
+        app.run(main)
+    except UserError as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    run()
