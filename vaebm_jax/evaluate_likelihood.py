@@ -17,6 +17,7 @@ from vaebm_jax.likelihood import Bracket, bits_per_dimension, bracket_log_z, gau
 from vaebm_jax.sampling import averaged, energy_of, generate
 
 _MAX_IMAGES = 10_000
+_STARTS = {'reverse_forward': "the chains' ends", 'reverse_samples': 'refined samples'}
 _NUMBERS_A_CALL = 2**18  # Pixels of the chains that go at the same time.
 
 
@@ -49,16 +50,20 @@ def evaluate_likelihood(
       have `lower` and `upper` from them, and `standard_error` from the choice of test images.
 
     Raises:
-      UserError: if the run is conditional or without an energy, or there is no such checkpoint.
+      UserError: if the run is conditional or without an energy, there is no such checkpoint or data
+        set, or the energy is not finite.
     """
     refuse(config)
     workdir = pathlib.Path(workdir)
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     logs.say(f'likelihood: step {int(states.energy.step)} of {workdir}')
+    images = data.first_images(config.data, 'test', _MAX_IMAGES)
+    x, bin_width = dequantized(np.random.default_rng(config.seed), images, config.data)
     key_samples, key_chains = jax.random.split(jax.random.key(config.seed, impl=config.generator))
     _, samples = generate(key_samples, states, config, num_samples, ema=False)
     num_dims = samples[0].size
+    logs.say('likelihood: a pilot run for the schedule')
     bracket = bracket_log_z(
         key_chains,
         energy_of(states.energy, config),
@@ -66,11 +71,11 @@ def evaluate_likelihood(
         samples,
         num_chains=num_samples,
         num_temperatures=num_temperatures,
-        chains_a_call=max(1, _NUMBERS_A_CALL // num_dims),
+        chains_a_call=min(64, max(1, _NUMBERS_A_CALL // num_dims)),
         track=_tracked,
     )
-    images = data.first_images(config.data, 'test', _MAX_IMAGES)
-    x, bin_width = dequantized(np.random.default_rng(config.seed), images, config.data)
+    if not np.isfinite(bracket.lower):
+        raise UserError(f'the energy of {workdir} is not finite everywhere: log Z {bracket.lower}')
     result = {
         'checkpoint_step': int(states.energy.step),
         'data': config.data.name,
@@ -160,7 +165,7 @@ def likelihood_of(energies: np.ndarray, bracket: Bracket, num_dims: int, bin_wid
 
 def _warned(estimates):
     """In words, where the estimates tell that they are not to be trusted."""
-    forward, samples = estimates['forward'], estimates['reverse_samples']
+    forward = estimates['forward']
     warnings = []
     if forward.effective_sample_size < 10.0:
         warnings.append(
@@ -168,11 +173,13 @@ def _warned(estimates):
             'of log Z mean nothing; the lower bound stands, the upper one holds if no energy is '
             'lower than those found'
         )
-    if samples.log_z < forward.log_z - 3.0 * (forward.standard_error + samples.standard_error):
-        warnings.append(
-            f'refined samples would have log Z below {samples.log_z:.6g} nats, and forward chains '
-            f'show it to be above {forward.log_z:.6g}: they are no samples of p'
-        )
+    for way, what in _STARTS.items():
+        back = estimates[way]
+        if back.log_z < forward.log_z - 3.0 * (forward.standard_error + back.standard_error):
+            warnings.append(
+                f'by {what} log Z would be {back.log_z:.6g} nats at the most, but it is '
+                f'{forward.log_z:.6g} at the least: they are no samples of p'
+            )
     return {'warning': '; '.join(warnings)} if warnings else {}
 
 

@@ -293,8 +293,8 @@ class Bracket(NamedTuple):
 
     @property
     def upper(self) -> float:
-        """The highest of the upper bounds, nats."""
-        return max(estimate.log_z for estimate in self.reverse.values())
+        """The highest of all, nats: where an upper bound is below the lower, it is none."""
+        return max(self.lower, *(estimate.log_z for estimate in self.reverse.values()))
 
 
 def bracket_log_z(
