@@ -12,7 +12,7 @@ from vaebm_jax.config import LangevinConfig
 from vaebm_jax.geometry import Grid, gaussians
 from vaebm_jax.langevin import langevin_step
 
-_MOST_STEPS = 3000
+_MOST_STEPS = 500
 
 Law = Callable[[np.ndarray], np.ndarray]
 
@@ -39,7 +39,8 @@ def langevin_law(
     )
     moved = np.clip(moved, grid.points[0], grid.points[-1])
     x, y = (part / part.sum(axis=1, keepdims=True) for part in gaussians(moved, noise, grid))
-    return lambda mass: ((y * mass[:, np.newaxis]).T @ x).ravel()
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    return lambda mass: ((y * mass[:, np.newaxis].astype(np.float32)).T @ x).ravel()
 
 
 def after(law: Law, mass: np.ndarray, num_steps: int) -> np.ndarray:
@@ -52,7 +53,8 @@ def after(law: Law, mass: np.ndarray, num_steps: int) -> np.ndarray:
 def stationary(law: Law, mass: np.ndarray, tolerance: float = 1e-6) -> np.ndarray:
     """Where the chain comes to rest, from masses `[N]` that are best near it.
 
-    That is when a step moves less than `tolerance` of the mass, or after 3,000 steps.
+    That is when a step moves less than `tolerance` of the mass, or after 500 steps: enough to
+    forget where in a mode a chain began, but not which modes are hard to leave.
     """
     for _ in range(_MOST_STEPS):
         last, mass = mass, law(mass)

@@ -139,7 +139,7 @@ def geometry_of(states: States, config: Config, at_rest: bool = False) -> dict:
 
     To those of `geometry.divergences` come some of the law of the config's chains: from the data to
     revised samples, `kl_data_revised`; from these to the energy's density, `kl_revised_energy`; and
-    with `at_rest`, which takes half a minute, `kl_rest_energy`, to it from where chains come to
+    with `at_rest`, which takes some seconds, `kl_rest_energy`, to it from where chains come to
     rest: the bias of the step size. A divergence that is infinite, as any to the checkerboard is,
     is None.
     """
