@@ -20,6 +20,7 @@ _FRAMES = 6
 _POINTS = 4000
 _CURVES = {
     'kl_data_energy': 'KL(Π || P) = KL(data || p)',
+    'kl_data_revised': 'KL(data || revised samples)',
     'kl_p_q': 'KL(P || Q)',
     'kl_pi_q': 'KL(Π || Q)',
     'kl_energy_decoder': 'KL(p || q)',
@@ -118,7 +119,9 @@ def draw_curves(path: str | os.PathLike, rows: list[dict]) -> None:
     def draw(figure):
         axes = figure.add_subplot()
         for name, caption in _CURVES.items():
-            axes.plot(steps, [row[name] for row in rows], marker='.', linewidth=1, label=caption)
+            values = [row.get(name) for row in rows]
+            if None not in values:
+                axes.plot(steps, values, marker='.', linewidth=1, label=caption)
         axes.set(xlabel='training step', ylabel='nats', yscale='log')
         axes.legend(frameon=False)
 

@@ -107,17 +107,24 @@ def decoder_log_density(decode: Decode, std: float, grid: Grid) -> np.ndarray:
       std: of the decoder's noise.
       grid: of x.
     """
-    prior = make_grid(_PRIOR_HALF_WIDTH, _PRIOR_CELLS)
-    weights = np.exp(-0.5 * np.sum(prior.points**2, axis=1))
-    weights /= weights.sum() * 2.0 * np.pi * std**2
-    axis = grid.points[: round(np.sqrt(len(grid.points))), 0]
-    density = np.zeros((len(axis), len(axis)))
-    for first in range(0, len(weights), _BATCH):
-        rows = slice(first, first + _BATCH)
-        means = np.asarray(decode(prior.points[rows].astype(np.float32)), np.float64)
-        x, y = np.exp(-0.5 * ((axis - means.T[:, :, np.newaxis]) / std) ** 2)
-        density += (y * weights[rows, np.newaxis]).T @ x
+    z, weights = prior_cells()
+    x, y = gaussians(_by_parts(decode, z), std, grid)
+    density = (y * weights[:, np.newaxis]).T @ x
     return np.log(np.maximum(density.ravel(), _TINY))
+
+
+def prior_cells() -> tuple[np.ndarray, np.ndarray]:
+    """Even cells of the plane of z, `[M, 2]`, and the mass of N(0, I) in each, `[M]`."""
+    z = make_grid(_PRIOR_HALF_WIDTH, _PRIOR_CELLS).points
+    weights = np.exp(-0.5 * np.sum(z**2, axis=1))
+    return z, weights / weights.sum()
+
+
+def gaussians(means: np.ndarray, std: float, grid: Grid) -> np.ndarray:
+    """The two factors of `N(x; m, std² I)` for all columns and rows of the grid, `[2, M, n]`."""
+    axis = grid.points[: round(np.sqrt(len(grid.points))), 0]
+    squares = ((axis - np.asarray(means, np.float64).T[:, :, np.newaxis]) / std) ** 2
+    return np.exp(-0.5 * squares) / (np.sqrt(2.0 * np.pi) * std)
 
 
 def elbo(decode: Decode, encode: Encode, std: float, x: chex.Array) -> chex.Array:
@@ -189,6 +196,21 @@ def densities(states: States, config: Config, grid: Grid) -> Densities:
 def decoder_std(config: Config) -> float:
     """s of q(x|z) = N(x; g(z), s² I)."""
     return float(np.sqrt(0.5 * config.vae.kl_weight))
+
+
+def guess_at(states: States, z: np.ndarray) -> np.ndarray:
+    """The decoder's `g(z)`, `[M, 2]` for `[M, 2]`."""
+    return _by_parts(lambda z: _guess(states, z), z)
+
+
+def gradient_at(states: States, config: Config, points: np.ndarray) -> np.ndarray:
+    """`∇U` at points, `[M, 2]`."""
+    return _by_parts(lambda x: _gradient(states, config, x), points)
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _gradient(states, config, x):
+    return jax.grad(lambda x: jnp.sum(_energy(states, config, x)))(x)
 
 
 @functools.partial(jax.jit, static_argnames='config')

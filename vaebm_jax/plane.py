@@ -9,6 +9,7 @@ import numpy as np
 
 from vaebm_jax import checkpoints, data, geometry, logs, plots, toy
 from vaebm_jax.base import States
+from vaebm_jax.chain_law import after, langevin_law, stationary
 from vaebm_jax.config import POINTS, Config
 from vaebm_jax.diagnostics import metropolis
 from vaebm_jax.draws import Draws
@@ -16,6 +17,8 @@ from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import SAMPLERS, table
 from vaebm_jax.files import whole_file, write_atomically
 from vaebm_jax.sampling import averaged
+
+NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # How they begin in `evaluation.json`.
 
 _SHOWN = 10_000
 _HISTOGRAM = 48  # Cells a side of [-3, 3]².
@@ -107,7 +110,7 @@ def evaluate_points(
     states = averaged(states) if ema else states
     result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}
     logs.say(f'evaluate: step {result["checkpoint_step"]} of {workdir}')
-    result |= geometry_of(states, config)
+    result |= geometry_of(states, config, at_rest=True)
     draws = Draws(workdir, states, config, num_samples, tuple(SAMPLERS))
     samples = gathered(draws)
     truth = toy.draw(config.data.name, num_samples, seed=config.seed)
@@ -131,10 +134,14 @@ def evaluate_points(
     return result
 
 
-def geometry_of(states: States, config: Config) -> dict:
+def geometry_of(states: States, config: Config, at_rest: bool = False) -> dict:
     """Divergences and the energy's mode weights; `states` have the parameters to use as `params`.
 
-    A divergence that is infinite, as any to the checkerboard is, is None.
+    To those of `geometry.divergences` come some of the law of the config's chains: from the data to
+    revised samples, `kl_data_revised`; from these to the energy's density, `kl_revised_energy`; and
+    with `at_rest`, which takes some seconds, `kl_rest_energy`, to it from where chains come to
+    rest: the bias of the step size. A divergence that is infinite, as any to the checkerboard is,
+    is None.
     """
     grid = geometry.make_grid()
     found = geometry.densities(states, config, grid)
@@ -144,11 +151,30 @@ def geometry_of(states: States, config: Config) -> dict:
         for log_p in (found.data, found.energy)
     )
     off = float(np.exp(found.energy[modes < 0]).sum() * grid.cell)
-    finite = {
-        name: value if np.isfinite(value) else None
-        for name, value in geometry.divergences(found, grid.cell).items()
+    numbers = geometry.divergences(found, grid.cell)
+    if config.langevin.step_size * config.langevin.noise_scale >= np.sqrt(grid.cell):
+        numbers |= _chains(states, config, found, grid, at_rest)
+    numbers = {name: value if np.isfinite(value) else None for name, value in numbers.items()}
+    return numbers | {'energy': _weights(weights / truth, off)}
+
+
+def _chains(states, config, found, grid, at_rest):
+    z, mass = geometry.prior_cells()
+    guesses = geometry.guess_at(states, z)
+    first, law = (
+        langevin_law(points, geometry.gradient_at(states, config, points), config.langevin, grid)
+        for points in (guesses, grid.points)
+    )
+    log_density = lambda mass: np.log(np.maximum(mass, 1e-300) / grid.cell)
+    revised = log_density(after(law, first(mass), config.langevin.num_steps - 1))
+    numbers = {
+        'kl_data_revised': geometry.kl(found.data, revised, grid.cell),
+        'kl_revised_energy': geometry.kl(revised, found.energy, grid.cell),
     }
-    return finite | {'energy': _weights(weights / truth, off)}
+    if at_rest:
+        rest = log_density(stationary(law, np.exp(found.energy) * grid.cell))
+        numbers['kl_rest_energy'] = geometry.kl(rest, found.energy, grid.cell)
+    return numbers
 
 
 def sample_weights(name: str, points: np.ndarray) -> dict:
@@ -184,8 +210,7 @@ def kl_histogram(name: str, points: np.ndarray) -> float:
 
 def lines(result: dict) -> list[str]:
     """What the grid tells, as lines for a terminal."""
-    names = ('log_partition', 'kl_', 'posterior_gap')
-    numbers = {name: value for name, value in result.items() if name.startswith(names)}
+    numbers = {name: value for name, value in result.items() if name.startswith(NUMBERS)}
     parts = [f'{name:20s}{"infinite" if v is None else f"{v:.4f}"}' for name, v in numbers.items()]
     energy = result['energy']
     spread = f'{energy["least"]:.3f} to {energy["most"]:.3f} of the truth'
