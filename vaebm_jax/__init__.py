@@ -2,7 +2,7 @@
 
 __version__ = '0.1.0'
 
-from vaebm_jax.base import Batch, States
+from vaebm_jax.base import Batch, States, TrainState
 from vaebm_jax.condition import make_condition
 from vaebm_jax.errors import UserError
 from vaebm_jax.langevin import langevin_sample
@@ -13,6 +13,7 @@ from vaebm_jax.train_step import train_step
 __all__ = [
     'Batch',
     'States',
+    'TrainState',
     'UserError',
     'create_states',
     'energy_fn',
