@@ -1,4 +1,7 @@
-"""What the accelerators' own compilers make of the step; no such device is needed."""
+"""What the accelerators' own compilers make of the step; no such device is needed.
+
+`-m compilers` is what .ci/run asks of every change; the rest of what is marked slow takes hours.
+"""
 
 import importlib.util
 import json
@@ -8,25 +11,63 @@ import subprocess
 import sys
 
 import pytest
-from test_configs import NUM_PARAMETERS
+from test_configs import NUM_PARAMETERS, read_config
 
 ROOT = pathlib.Path(__file__).parent.parent
-NEEDED = {'v5e:2x4': 'libtpu', 'h100x8': 'jax_cuda12_plugin'}
+TARGETS = ('v5e:2x4', 'h100x8')
+PODS = ('v5e:16x16', 'v5p:8x8x8', 'v6e:16x16', 'h100x8')
+CONFIGS = [name for name in NUM_PARAMETERS if not name.startswith('toy2d')]
 
 
-@pytest.fixture(scope='module', params=list(NEEDED))
-def compiled(request, tmp_path_factory):
-    """The target, the script's line, and the text, of 128 images a device in bfloat16."""
-    if not importlib.util.find_spec(NEEDED[request.param]):
-        pytest.skip(f'{NEEDED[request.param]} is not installed')
-    text = tmp_path_factory.mktemp('compiled') / 'step.txt'
+def compile_step(target, config, *flags):
+    """The line that benchmarks/compiled.py prints."""
+    needed = 'jax_cuda12_plugin' if target.startswith('h100') else 'libtpu'
+    if not importlib.util.find_spec(needed):
+        pytest.skip(f'{needed} is not installed')
+    file, _, variant = config.partition(':')
     command = [
-        *(sys.executable, ROOT / 'benchmarks' / 'compiled.py', f'--target={request.param}'),
-        *(f'--config={ROOT}/configs/cifar10.py', '--config.dtype=bfloat16', f'--text={text}'),
+        *(sys.executable, ROOT / 'benchmarks' / 'compiled.py', f'--target={target}'),
+        *(f'--config={ROOT}/configs/{file}.py:{variant}'.rstrip(':'), *flags),
     ]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    return request.param, json.loads(run.stdout.splitlines()[-1]), text.read_text()
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def assert_sums_gradients_once(line, config_name):
+    """Gradients, the moments of a pixel of samples and data, and eight means: in float32."""
+    data = read_config(config_name).data
+    num_pixels = data.image_size**2 * data.num_channels
+    parameters = sum(NUM_PARAMETERS[config_name])
+    assert line['all_reduce_bytes'] == 4 * (parameters + 4 * num_pixels + 8)
+
+
+@pytest.mark.slow
+@pytest.mark.compilers
+@pytest.mark.parametrize('target', TARGETS)
+def test_the_digits_step_compiles_for_accelerators(target):
+    line = compile_step(target, 'digits', '--batch_per_device=16')
+    assert line['num_devices'] == 8
+    assert_sums_gradients_once(line, 'digits')
+    assert line['argument_bytes'] + line['temp_bytes'] < 100e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('target', PODS)
+@pytest.mark.parametrize('config', CONFIGS)
+def test_every_config_compiles_for_pods(config, target):
+    line = compile_step(target, config, '--batch_per_device=16')
+    assert line['num_devices'] == {'v5p:8x8x8': 512, 'h100x8': 8}.get(target, 256)
+    assert_sums_gradients_once(line, config)
+    assert line['bytes_needed'] < 16e9
+
+
+@pytest.fixture(scope='module', params=TARGETS)
+def compiled(request, tmp_path_factory):
+    """The target, the script's line, and the text, of 128 images a device in bfloat16."""
+    text = tmp_path_factory.mktemp('compiled') / 'step.txt'
+    line = compile_step(request.param, 'cifar10', '--config.dtype=bfloat16', f'--text={text}')
+    return request.param, line, text.read_text()
 
 
 @pytest.mark.slow
@@ -46,6 +87,4 @@ def test_a_turn_of_the_chain_moves_no_parameter_and_gradients_are_summed_at_once
     # One, or two where the compiler joins them up to 30 MB only.
     assert len(re.findall(r' all-reduce(?:-start)?\(', text)) <= 2
     assert line['num_devices'] == 8
-    # Gradients in float32, and a few metrics with the moments of a pixel.
-    parameters = sum(NUM_PARAMETERS['cifar10'])
-    assert 0 <= line['all_reduce_bytes'] - 4 * parameters < 60_000
+    assert_sums_gradients_once(line, 'cifar10')

@@ -2,7 +2,7 @@
 
 __version__ = '0.1.0'
 
-from vaebm_jax.base import Batch, States
+from vaebm_jax.base import Batch, States, TrainState
 from vaebm_jax.condition import make_condition
 from vaebm_jax.errors import UserError
 from vaebm_jax.langevin import langevin_sample
@@ -23,6 +23,7 @@ __all__ = [
     'Batch',
     'Gaussian',
     'States',
+    'TrainState',
     'UserError',
     'annealed_importance_sampling',
     'bits_per_dimension',

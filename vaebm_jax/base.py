@@ -17,6 +17,23 @@ class TrainState(train_state.TrainState):
 
     ema_params: Any = None
 
+    @classmethod
+    def create(cls, *, apply_fn, params, tx, **fields) -> 'TrainState':
+        """A model at step 0, its average beginning at a copy of its parameters.
+
+        Args:
+          apply_fn: of the energy `(variables, x, condition) -> [B]`, of the encoder
+            `(variables, x, condition, dropout_keys) -> mean, log_std` (`[B, d]` each), of the
+            decoder `(variables, z, condition) -> [B, H, W, C]`; `variables['params']` is `params`.
+          params: a dict of arrays, or of further such trees.
+          tx: an optax transformation.
+          **fields: of the state, in place of these.
+        """
+        fields = {'ema_params': jax.tree.map(jnp.copy, params)} | fields
+        state = super().create(apply_fn=apply_fn, params=params, tx=tx, **fields)
+        # An array from the start: a Python int would be traced a second time.
+        return state.replace(step=jnp.zeros((), jnp.int32))
+
     def advance(self, grads: chex.ArrayTree, ema_decay: float) -> 'TrainState':
         """One optimizer step, and the average follows.
 

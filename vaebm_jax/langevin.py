@@ -26,10 +26,16 @@ def langevin_step(
     `(δ²/2) ∇U(x)` that is longer (Euclidean, over all of its numbers) is shortened to it.
     """
     drift = 0.5 * step_size**2 * gradient
-    if max_drift:
+    if not _is_zero(max_drift):
         length = _length(drift).reshape(-1, *[1] * (x.ndim - 1))
-        drift = drift * jnp.minimum(1.0, max_drift / jnp.maximum(length, 1e-30))
+        bound = jnp.where(max_drift == 0, jnp.inf, max_drift)  # It may be traced.
+        drift = drift * jnp.minimum(1.0, bound / jnp.maximum(length, 1e-30))
     return x - drift + step_size * noise_scale * noise
+
+
+def _is_zero(setting):
+    """Whether it is plainly 0; a traced one may be anything."""
+    return isinstance(setting, int | float) and setting == 0
 
 
 def _length(x):
@@ -76,7 +82,7 @@ def langevin_sample(
     x = jax.lax.stop_gradient(x)
     num_chains, *shape = x.shape
     keys = draws.chain_keys(key, num_chains)
-    is_noisy = not (isinstance(noise_scale, (int, float)) and noise_scale == 0)
+    is_noisy = not _is_zero(noise_scale)
 
     def revise(x, t):
         energy, pull_back = jax.vjp(energy_fn, x)

@@ -1,5 +1,8 @@
 """From an experiment's config to its three untrained models."""
 
+import dataclasses
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -20,6 +23,20 @@ def learning_rate(peak: float, schedule: ScheduleConfig, num_steps: int) -> opta
     if schedule.name == 'exponential':
         return optax.exponential_decay(peak, schedule.decay_steps, schedule.decay_rate)
     return optax.constant_schedule(peak)
+
+
+# Functions are equal only to themselves. Made once for equal settings, they let states of several
+# seeds go through one compilation, and be stacked and compared by `jax.tree.map`.
+
+
+@functools.lru_cache
+def _functions(network):
+    return jax.jit(network.init), network.apply
+
+
+@functools.lru_cache
+def _adam(peak, b1, schedule, num_steps):
+    return optax.adam(learning_rate(peak, schedule, num_steps), b1=b1)
 
 
 def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | None = None) -> States:
@@ -45,16 +62,11 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
     )
 
     def create(key, network, example, section):
-        params = jax.jit(network.init)(key, example, condition)['params']
-        rate = learning_rate(section.learning_rate, config.schedule, config.num_steps)
-        state = TrainState.create(
-            apply_fn=network.apply,
-            params=params,
-            tx=optax.adam(rate, b1=section.adam_b1),
-            ema_params=jax.tree.map(jnp.copy, params),
-        )
-        # An array from the start: a Python int would be traced a second time.
-        return state.replace(step=jnp.zeros((), jnp.int32))
+        init, apply = _functions(network)
+        params = init(key, example, condition)['params']
+        schedule = dataclasses.replace(config.schedule)  # A copy, which nobody changes.
+        tx = _adam(section.learning_rate, section.adam_b1, schedule, config.num_steps)
+        return TrainState.create(apply_fn=apply, params=params, tx=tx)
 
     key_energy, key_encoder, key_decoder = jax.random.split(key, 3)
     return States(

@@ -53,7 +53,7 @@ def train_step(
     guess, refined, info = ancestral_langevin_sample(
         chain_keys(key_prior, num_chains, first),
         chain_keys(key_langevin, num_chains, first),
-        states,
+        own_copy(states, axis_name),
         config,
         num_chains,
         condition,
@@ -105,7 +105,7 @@ def update_energy(
         means = {'energy_data': jnp.mean(energy_data), 'energy_samples': jnp.mean(energy_samples)}
         return mle_loss(energy_data, energy_samples), means
 
-    grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+    grads, metrics = jax.grad(loss_fn, has_aux=True)(own_copy(state.params, axis_name))
     grads, metrics = mean_over_devices((grads, metrics), axis_name)
     metrics['grad_norm/energy'] = optax.tree.norm(grads)
     return state.advance(grads, config.ema_decay), metrics
@@ -141,7 +141,8 @@ def update_vae(
         loss, metrics = vae_loss(key_posterior, key_dropout, *models, samples, condition, config)
         return loss + truth(*models) if truth else loss, metrics
 
-    grads, metrics = jax.grad(loss_fn, has_aux=True)((encoder.params, decoder.params))
+    params = own_copy((encoder.params, decoder.params), axis_name)
+    grads, metrics = jax.grad(loss_fn, has_aux=True)(params)
     grads, metrics = mean_over_devices((grads, metrics), axis_name)
     encoder_grads, decoder_grads = grads
     metrics['grad_norm/encoder'] = optax.tree.norm(encoder_grads)
@@ -269,3 +270,14 @@ def chain_condition(condition: chex.Array | None, num_chains: int) -> chex.Array
 def mean_over_devices(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
     """The mean over the mapped axis; `tree` itself where there is none."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def own_copy(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+    """The same on every device, as each device's own: its gradient is then that device's alone.
+
+    `jax.shard_map` sums the gradient of what devices share over them, unless check_vma=False; the
+    mean of such sums would be too large by the number of devices. Its types say what is shared.
+    """
+    if axis_name is None or jax.typeof(jax.lax.axis_index(axis_name)) == jax.typeof(jnp.int32(0)):
+        return tree
+    return jax.lax.pcast(tree, axis_name, to='varying')

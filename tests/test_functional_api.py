@@ -1,0 +1,176 @@
+"""docs/functional_api.md runs as it stands; and what it promises, where the page does not look."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from vaebm_jax import Batch, TrainState, create_states, langevin_sample, train_step
+from vaebm_jax.config import ConditionConfig, Config, LangevinConfig, NetworkConfig, VAEConfig
+
+PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'functional_api.md'
+KEY = jax.random.key(1)
+jit_step = jax.jit(train_step, static_argnames='config')
+
+
+def code_of(page):
+    """A page's Python blocks, every line where it stands in the page."""
+    lines, is_code = [], False
+    for line in page.splitlines():
+        is_fence = line.startswith('```')
+        lines.append(line if is_code and not is_fence else '')
+        is_code = line == '```python' if is_fence else is_code
+    return '\n'.join(lines)
+
+
+@pytest.mark.multi_device
+def test_the_page_runs(tmp_path):
+    page = PAGE.read_text()
+    sections = re.findall('^## (.*)', page, re.M)
+    assert [name.split()[0] for name in sections[:5]] == [
+        '`jax.jit`',
+        '`jax.pmap`',
+        '`jax.shard_map`',
+        '`jax.vmap`',
+        '`langevin_sample`',
+    ]
+    code = code_of(page)
+    assert code.count('assert') > len(sections), 'every example checks what it computes'
+    script = tmp_path / 'functional_api.py'
+    script.write_text(code)
+    environment = os.environ | {
+        'JAX_PLATFORMS': 'cpu',
+        'NPROC': '8',
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+        'PYTHONPATH': str(PAGE.parent.parent),
+    }
+    run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_states_of_equal_configs_go_through_one_compilation(tiny_config):
+    step = jax.jit(chex.assert_max_traces(train_step, n=1), static_argnames='config')
+    batch = Batch(jnp.zeros((8, 8, 8, 1)))
+    others = []
+    for seed in range(2):
+        config = dataclasses.replace(tiny_config)
+        states = create_states(jax.random.key(seed), config)
+        others.append(step(KEY, states, batch, config)[0])
+    changes = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), *others)
+    assert float(changes.energy.params['energy']['kernel']) > 0.0
+
+
+def test_a_config_changed_in_place_gives_another_optimizer(tiny_config):
+    params = lambda states: states.energy.params['energy']['kernel']
+    batch = Batch(jnp.zeros((8, 8, 8, 1)))
+    moves = []
+    for rate in (1e-3, 2e-3):
+        tiny_config.schedule.name = 'constant'
+        tiny_config.energy.learning_rate = rate
+        states = create_states(jax.random.key(0), tiny_config)
+        moves.append(params(jit_step(KEY, states, batch, tiny_config)[0]) - params(states))
+    np.testing.assert_allclose(moves[1], 2.0 * moves[0], rtol=1e-3, atol=1e-6)
+
+
+def test_a_state_of_ones_own_can_be_donated_and_is_traced_once(tiny_config):
+    step = jax.jit(
+        chex.assert_max_traces(train_step, n=1), static_argnames='config', donate_argnums=1
+    )
+    energy = TrainState.create(
+        apply_fn=lambda variables, x, condition: x.reshape(len(x), -1) @ variables['params']['w'],
+        params={'w': np.full(64, 0.5, np.float32)},
+        tx=optax.sgd(0.1),
+    )
+    np.testing.assert_array_equal(energy.ema_params['w'], energy.params['w'])
+    states = create_states(jax.random.key(0), tiny_config).replace(energy=energy)
+    for _ in range(2):
+        states, _ = step(KEY, states, Batch(jnp.zeros((8, 8, 8, 1))), tiny_config)
+    assert int(states.energy.step) == 2
+    assert np.any(np.asarray(states.energy.ema_params['w']) != 0.5)
+
+
+def conv_config(kind):
+    """Convolutions that a CPU computes plainly, and by Winograd's filtering, gradients included."""
+    table = (('conv', 16, 3, 1), ('conv', 16, 4, 2))
+    decoder = (('down', 16, 3), ('up', 16, 3)) if kind != 'none' else (('map', 16), ('up', 16, 3))
+    return Config(
+        latent_dim=4,
+        num_chains=8,
+        langevin=LangevinConfig(num_steps=2),
+        vae=VAEConfig(truth_weight=1.0),
+        condition=ConditionConfig(kind),
+        network=NetworkConfig(
+            energy=(*table, ('dense', 8)), encoder=(*table, ('dropout', 0.2)), decoder=decoder
+        ),
+    )
+
+
+@pytest.mark.parametrize('kind', ['none', 'center_hole'])
+def test_an_ensemble_of_convolutions_is_its_members(kind):
+    config = conv_config(kind)
+    with jax.enable_x64(True):
+        images = np.tanh(np.random.default_rng(0).normal(size=(4, 8, 8, 1)))
+        condition = None
+        if kind != 'none':
+            mask = np.ones((4, 8, 8, 1))
+            mask[:, 2:6, 2:6] = 0.0
+            condition = jnp.concatenate([images * mask, mask], axis=-1)
+        batch = Batch(jnp.asarray(images), condition)
+        double = lambda leaf: leaf.astype('float64') if leaf.dtype == 'float32' else leaf
+        create = lambda key: jax.tree.map(double, create_states(key, config))
+        step = lambda key, states: train_step(key, states, batch, config)
+        keys = jax.random.split(jax.random.key(0), 2)
+        members = [create(key) for key in keys]
+        ensemble = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+        alone, together = jax.jit(step), jax.jit(jax.vmap(step))
+        for _ in range(2):
+            ensemble, metrics = together(keys, ensemble)
+            members = [alone(*member)[0] for member in zip(keys, members, strict=True)]
+        assert metrics['distortion'].dtype == 'float64'
+        for i, member in enumerate(members):
+            part = jax.tree.map(lambda leaf, i=i: leaf[i], ensemble)
+            chex.assert_trees_all_close(part, member, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize('kind', ['none', 'center_hole'])
+@pytest.mark.parametrize('check_vma', [False, True])
+def test_convolutions_trace_in_shard_map(kind, check_vma):
+    """With its default, check_vma=True, types say what devices share, and branches must agree."""
+    config = conv_config(kind)
+    states = jax.eval_shape(lambda key: create_states(key, config), KEY)
+    step = jax.shard_map(
+        functools.partial(train_step, config=config, axis_name='data'),
+        mesh=jax.sharding.Mesh(jax.devices()[:1], ('data',)),
+        in_specs=(P(), P(), P('data')),
+        out_specs=P(),
+        check_vma=check_vma,
+    )
+    condition = None if kind == 'none' else jnp.zeros((4, 8, 8, 2))
+    after, _ = jax.eval_shape(step, KEY, states, Batch(jnp.zeros((4, 8, 8, 1)), condition))
+    assert jax.tree.structure(after) == jax.tree.structure(states)
+
+
+def test_settings_of_a_chain_can_be_mapped_over():
+    energy = lambda x: jnp.sum(jnp.square(x) * jnp.square(x - 1.0), axis=-1)
+    x = jax.random.normal(KEY, (5, 3))
+
+    def chain(step_size, noise_scale, max_drift):
+        settings = dict(step_size=step_size, noise_scale=noise_scale, max_drift=max_drift)
+        return langevin_sample(KEY, energy, x, num_steps=4, **settings)[0]
+
+    settings = np.array([0.1, 0.3]), np.array([0.0, 1.0]), np.array([1e-3, 0.0])
+    together = jax.vmap(chain)(*settings)
+    assert np.all(np.isfinite(together))
+    alone = [chain(*map(float, row)) for row in zip(*settings, strict=True)]
+    np.testing.assert_allclose(together, np.stack(alone), atol=1e-6)
