@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from test_configs import read_config
 
 from vaebm_jax import film, plane, toy
 from vaebm_jax.config import DataConfig
@@ -88,3 +89,17 @@ def test_a_perfect_sample_has_weights_of_one():
 def test_images_have_no_such_geometry(tiny_config):
     with pytest.raises(UserError, match='--mode=geometry needs a run on points .* got digits'):
         plane.refuse_images(tiny_config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name, most', [('toy2d', 0.03), ('toy2d:ring', 0.03), ('toy2d:two_moons', 0.05)]
+)
+def test_the_energy_that_is_learned_is_the_datas(tmp_path, name, most):
+    config = read_config(name)
+    train(config, tmp_path)
+    result = plane.evaluate_points(config, tmp_path, num_samples=50_000)
+    print({name: value for name, value in result.items() if name != 'refined_2x'})
+    assert 0 <= result['kl_data_energy'] < most
+    assert result['refined']['least'] > 0.95 and result['refined']['most'] < 1.05
+    assert result['posterior_gap'] > 0 and result['decoder_mass'] == pytest.approx(1.0, abs=0.01)
