@@ -35,11 +35,12 @@ def compile_step(target, config, *flags):
 
 
 def assert_sums_gradients_once(line, config_name):
-    """Gradients, the moments of a pixel of samples and data, and eight means: in float32."""
-    data = read_config(config_name).data
-    num_pixels = data.image_size**2 * data.num_channels
-    parameters = sum(NUM_PARAMETERS[config_name])
-    assert line['all_reduce_bytes'] == 4 * (parameters + 4 * num_pixels + 8)
+    """Gradients, four moments of each pixel of samples and data, and eight means: in float32."""
+    config = read_config(config_name)
+    num_pixels = config.data.image_size**2 * config.data.num_channels
+    right = 4 * (sum(NUM_PARAMETERS[config_name]) + 4 * num_pixels + 8)
+    # The bias of the energy's last layer has no gradient, and a compiler may see it.
+    assert 0 <= right - line['all_reduce_bytes'] <= 4 * config.network.energy_outputs
 
 
 @pytest.mark.slow

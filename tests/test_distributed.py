@@ -54,6 +54,8 @@ def environment(num_devices, folder):
         'JAX_PLATFORMS': 'cpu',
         'JAX_NUM_CPU_DEVICES': str(num_devices),
         'NPROC': '8',  # As in test_parallel.py.
+        # Every process compiles for itself, and that is most of its time here.
+        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
         'XDG_CACHE_HOME': str(folder),
     }
 

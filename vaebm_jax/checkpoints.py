@@ -43,7 +43,7 @@ def checkpoint_manager(
         item_handlers=ocp.StandardCheckpointHandler(),
         options=ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep or None,
-            read_only=read_only,
+            create=not read_only,
             cleanup_tmp_directories=not read_only,
             # Not in the background: the next call donates the very buffers being written.
             enable_async_checkpointing=False,
