@@ -128,7 +128,11 @@ def evaluate_points(
     result['acceptance'] = metropolis(key, states, config)
     write_atomically(workdir / 'evaluation.json', (json.dumps(result, indent=2) + '\n').encode())
     draws.discard()
-    for line in (*lines(result), *table(result)):
+    shown = {
+        name: {key: value for key, value in result[name].items() if key != 'mode_weights'}
+        for name in SAMPLERS
+    }
+    for line in (*lines(result), *table(shown)):
         logs.say(line)
     logs.say(f'finished: {workdir / "evaluation.json"}')
     return result
