@@ -169,7 +169,7 @@ def _chains(states, config, found, grid, at_rest):
         langevin_law(points, geometry.gradient_at(states, config, points), config.langevin, grid)
         for points in (guesses, grid.points)
     )
-    log_density = lambda mass: np.log(np.maximum(mass, 1e-300) / grid.cell)
+    log_density = lambda mass: np.log(np.maximum(mass.astype(np.float64), 1e-300) / grid.cell)
     revised = log_density(after(law, first(mass), config.langevin.num_steps - 1))
     numbers = {
         'kl_data_revised': geometry.kl(found.data, revised, grid.cell),
