@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from test_configs import read_config
 
-from vaebm_jax import film, plane, toy
+from vaebm_jax import film, geometry, plane, toy
 from vaebm_jax.config import DataConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.report import write_report
@@ -16,7 +16,10 @@ from vaebm_jax.train import train
 
 
 @pytest.fixture
-def toy_config(tiny_config):
+def toy_config(tiny_config, monkeypatch):
+    # Coarser grids, for speed: cells of 1/6, narrower than the ring's deviation.
+    monkeypatch.setattr(geometry.make_grid, '__defaults__', (5.0, 60))
+    monkeypatch.setattr(geometry, '_PRIOR_CELLS', 60)
     config = dataclasses.replace(
         tiny_config,
         latent_dim=2,
@@ -24,7 +27,7 @@ def toy_config(tiny_config):
         keep_checkpoints=0,
         data=DataConfig(name='ring', image_size=1, num_channels=2),
     )
-    config.langevin.step_size = 0.1
+    config.langevin.step_size = 0.2
     config.energy.reference_std = 1.5
     config.network.decoder_output = 'linear'
     return config

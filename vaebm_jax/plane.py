@@ -128,7 +128,11 @@ def evaluate_points(
     result['acceptance'] = metropolis(key, states, config)
     write_atomically(workdir / 'evaluation.json', (json.dumps(result, indent=2) + '\n').encode())
     draws.discard()
-    for line in (*lines(result), *table(result)):
+    shown = {
+        name: {key: value for key, value in result[name].items() if key != 'mode_weights'}
+        for name in SAMPLERS
+    }
+    for line in (*lines(result), *table(shown)):
         logs.say(line)
     logs.say(f'finished: {workdir / "evaluation.json"}')
     return result
@@ -165,7 +169,7 @@ def _chains(states, config, found, grid, at_rest):
         langevin_law(points, geometry.gradient_at(states, config, points), config.langevin, grid)
         for points in (guesses, grid.points)
     )
-    log_density = lambda mass: np.log(np.maximum(mass, 1e-300) / grid.cell)
+    log_density = lambda mass: np.log(np.maximum(mass.astype(np.float64), 1e-300) / grid.cell)
     revised = log_density(after(law, first(mass), config.langevin.num_steps - 1))
     numbers = {
         'kl_data_revised': geometry.kl(found.data, revised, grid.cell),
