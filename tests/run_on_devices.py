@@ -1,6 +1,6 @@
 """Run by test_parallel.py in a process of 8 simulated devices: trains on some of them, to npz.
 
-python run_on_devices.py FOLDER NUM_STEPS float32|float64 whole|hole NUM_DEVICESxSTEPS_PER_CALL ...
+python run_on_devices.py FOLDER NUM_STEPS float32|float64 NAME NUM_DEVICESxSTEPS_PER_CALL ...
 """
 
 import dataclasses
@@ -38,6 +38,14 @@ CONFIG = Config(
 )
 CONFIGS = {
     'whole': CONFIG,
+    'dense': dataclasses.replace(
+        CONFIG,
+        network=NetworkConfig(
+            energy=(('dense', 16),),
+            encoder=(('dense', 16), ('dropout', 0.2)),
+            decoder=(('dense', 16),),
+        ),
+    ),
     'hole': dataclasses.replace(
         CONFIG,
         num_chains=32,
@@ -74,21 +82,28 @@ def train(config, states, images, num_steps, devices, steps_per_call):
     return states, metrics, len(late_compilations)
 
 
+def fresh_states(config, dtype):
+    """As every run begins, with parameters of the given precision."""
+    jax.config.update('jax_enable_x64', dtype == 'float64')
+    cast = lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    return jax.device_get(jax.tree.map(cast, create_states(jax.random.key(0), config)))
+
+
+def save(path, states, metrics, late_compilations):
+    leaves = jax.tree_util.tree_leaves_with_path((states, metrics))
+    arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    np.savez(path, late_compilations=late_compilations, **arrays)
+
+
 def main(folder, num_steps, dtype, name, *runs):
     config = CONFIGS[name]
-    jax.config.update('jax_enable_x64', dtype == 'float64')
     images = load_images(config.data)
-    cast = lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-    fresh = jax.device_get(jax.tree.map(cast, create_states(jax.random.key(0), config)))
+    fresh = fresh_states(config, dtype)
     for run in runs:
         num_devices, steps_per_call = map(int, run.split('x'))
         devices = jax.devices()[:num_devices]
-        states, metrics, late = train(
-            config, fresh, images, int(num_steps), devices, steps_per_call
-        )
-        leaves = jax.tree_util.tree_leaves_with_path((states, metrics))
-        arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-        np.savez(f'{folder}/{run}.npz', late_compilations=late, **arrays)
+        result = train(config, fresh, images, int(num_steps), devices, steps_per_call)
+        save(f'{folder}/{run}.npz', *result)
 
 
 if __name__ == '__main__':

@@ -25,8 +25,8 @@ def test_json_keeps_everything():
     'field, value, message',
     [
         ('batch_size', 0, 'batch_size must be at least 1, got 0'),
-        ('batch_size', 1.5, 'batch_size must be a int, got 1.5'),
-        ('num_steps', True, 'num_steps must be a int, got True'),
+        ('batch_size', 1.5, 'batch_size must be a whole number, got 1.5'),
+        ('num_steps', True, 'num_steps must be a whole number, got True'),
         ('seed', -1, 'seed must be from 0 to'),
         ('dtype', 'float16', "dtype must be one of float32, bfloat16, got 'float16'"),
         ('method', 'gan', 'method must be one of'),

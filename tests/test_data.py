@@ -45,6 +45,23 @@ def test_tfds_sets_are_the_published_images(name, size, channels, means):
     assert test.shape == (10_000, size, size, channels)
 
 
+def test_a_damaged_tfds_set_is_named(tmp_path):
+    if not os.environ.get('TFDS_DATA_DIR'):
+        pytest.skip('TFDS_DATA_DIR does not name a folder of prepared TFDS data sets')
+    source = pathlib.Path(os.environ['TFDS_DATA_DIR']).expanduser() / 'mnist' / '3.0.1'
+    copy = tmp_path / 'mnist' / '3.0.1'
+    copy.mkdir(parents=True)
+    for path in source.glob('*.json'):
+        (copy / path.name).write_bytes(path.read_bytes())
+    (shard,) = source.glob('mnist-train.array_record*')
+    content = shard.read_bytes()
+    middle = len(content) // 2
+    for part in (content[:middle], content[:middle] + bytes(1000) + content[middle + 1000 :]):
+        (copy / shard.name).write_bytes(part)
+        with pytest.raises(UserError, match=r'mnist in .* cannot be read .*Riegeli'):
+            load_images(DataConfig('mnist', str(tmp_path), image_size=28))
+
+
 def test_a_set_that_is_not_prepared_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match='mnist is not prepared in .*tfds.data_source') as error:
         load_images(DataConfig('mnist', str(tmp_path), image_size=28))
@@ -203,9 +220,29 @@ def test_bad_folders_and_files_are_named(tmp_path, folder):
         load_images(DataConfig('folder', str(missing), image_size=8))
     bad = pathlib.Path(folder) / 'train' / 'bad.png'
     bad.write_bytes(b'no image')
-    with pytest.raises(UserError, match=r'not a readable image: .*bad\.png'):
+    with pytest.raises(UserError, match=r'bad\.png is not an image that can be read'):
         load_images(DataConfig('folder', str(folder), image_size=8))
     good = (folder / 'train' / 'deep' / '00.png').read_bytes()
     bad.write_bytes(good[: len(good) // 2])
-    with pytest.raises(UserError, match=r'not a readable image: .*bad\.png'):
+    with pytest.raises(UserError, match=r'bad\.png is not an image that can be read'):
         load_images(DataConfig('folder', str(folder), image_size=8))
+
+
+def test_files_that_cannot_be_read_are_skipped_and_counted_where_that_is_asked(folder, capsys):
+    for index in range(2):
+        (folder / 'train' / f'bad{index}.png').write_bytes(b'no image')
+    data = DataConfig('folder', str(folder), image_size=8, skip_unreadable=True)
+    assert len(load_images(data)) == 12
+    said = capsys.readouterr().err
+    assert said.startswith('skipped 2 of 14 files that cannot be read: ') and 'bad1.png' in said
+    streamed = load_images(DataConfig(**vars(data) | {'resident_bytes': 0}))
+    assert isinstance(streamed, Folder) and len(streamed) == 12
+    for path in (folder / 'train' / 'deep').iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match='data.dir holds 2 files and no image that can be read'):
+        load_images(data)
+
+
+def test_hidden_files_are_no_images(folder):
+    (folder / 'train' / '._00.png').write_bytes(b'what another system keeps of a file')
+    assert len(load_images(DataConfig('folder', str(folder), image_size=8))) == 12

@@ -22,13 +22,19 @@ from vaebm_jax.train import train
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def start(config, workdir, *arguments):
-    """The command line on a config, in a process of its own."""
+def write_config(config, workdir):
+    """A config file beside the workdir."""
     file = workdir.parent / 'config.py'
     file.write_text(
         f'from vaebm_jax.config import from_json\n\n\n'
         f'def get_config():\n    return from_json({to_json(config)!r})\n'
     )
+    return file
+
+
+def start(config, workdir, *arguments):
+    """The command line on a config, in a process of its own."""
+    file = write_config(config, workdir)
     return subprocess.Popen(
         [sys.executable, '-m', 'vaebm_jax.main', f'--config={file}', f'--workdir={workdir}']
         + list(arguments),
@@ -41,7 +47,7 @@ def start(config, workdir, *arguments):
 
 def wait_for(path, process):
     while not path.exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.01)
 
 

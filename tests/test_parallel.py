@@ -2,6 +2,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
-from vaebm_jax.parallel import check_divides, split_batch
+from vaebm_jax.parallel import check_divides, own_rows, split_rows
 
 SCRIPT = pathlib.Path(__file__).with_name('run_on_devices.py')
 
@@ -73,12 +74,21 @@ def test_sizes_that_do_not_divide_are_refused_by_name():
         check_divides(Config(batch_size=10, num_chains=6), 4)
 
 
-def test_split_batch_keeps_the_global_order():
+@pytest.mark.parametrize('owners', [[0], [0, 0, 0], [0, 1, 2], [0, 1, 1, 1, 1, 2]])
+def test_the_processes_shares_are_the_batch_in_its_order(monkeypatch, owners):
+    """Of one process, of one device each, and of different numbers of devices."""
+    devices = [types.SimpleNamespace(process_index=owner) for owner in owners]
     batches = np.arange(2 * 6 * 3).reshape(2, 6, 3)
-    shares = split_batch(batches, 3)
-    assert shares.shape == (3, 2, 2, 3)
-    np.testing.assert_array_equal(np.concatenate(list(shares), axis=1), batches)
-    assert split_batch(batches, 1) is batches
+    found = []
+    for process in sorted(set(owners)):
+        monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+        shares = split_rows(batches[:, own_rows(6, devices)], devices)
+        if len(devices) == 1:
+            assert shares.shape == batches.shape
+            shares = shares[np.newaxis]
+        assert shares.shape == (owners.count(process), 2, 6 // len(devices), 3)
+        found.extend(shares)
+    np.testing.assert_array_equal(np.concatenate(found, axis=1), batches)
 
 
 def test_one_device_here():

@@ -173,8 +173,8 @@ def test_bad_photographs_and_masks_are_named(run, tmp_path):
                 output_file=str(tmp_path / 'out.png'),
             )
 
-    refused('nowhere.png', 'black.png', '--input must name a readable image')
-    refused('text.png', 'black.png', '--input must name a readable image')
+    refused('nowhere.png', 'black.png', '--input must name an image: ')
+    refused('text.png', 'black.png', '--input must name an image: ')
     refused('long.png', 'black.png', '--input must be about square .* got 80x36')
     refused('small.png', 'black.png', '--input must be .* at least 8 pixels a side')
     refused('photo.png', None, '--mask must name a file for a model of condition.kind center_hole')

@@ -6,23 +6,39 @@ from vaebm_jax.base import Batch, States, TrainState
 from vaebm_jax.condition import make_condition
 from vaebm_jax.errors import UserError
 from vaebm_jax.langevin import langevin_sample
+from vaebm_jax.likelihood import (
+    Gaussian,
+    annealed_importance_sampling,
+    bits_per_dimension,
+    bracket_log_z,
+    gaussian_of,
+    tune,
+)
+from vaebm_jax.metropolis import mala_sample
 from vaebm_jax.sampling import energy_fn, generate, recover
 from vaebm_jax.train_state import create_states
 from vaebm_jax.train_step import train_step
 
 __all__ = [
     'Batch',
+    'Gaussian',
     'States',
     'TrainState',
     'UserError',
+    'annealed_importance_sampling',
+    'bits_per_dimension',
+    'bracket_log_z',
     'create_states',
     'energy_fn',
+    'gaussian_of',
     'generate',
     'langevin_sample',
     'load',
     'make_condition',
+    'mala_sample',
     'recover',
     'train_step',
+    'tune',
 ]
 
 

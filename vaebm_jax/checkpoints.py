@@ -17,11 +17,12 @@ from collections.abc import Iterator
 import jax
 import orbax.checkpoint as ocp
 
-from vaebm_jax import logs
+from vaebm_jax import distributed, logs
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, from_json, refuse_other_networks
 from vaebm_jax.errors import UserError
-from vaebm_jax.files import write_atomically, written
+from vaebm_jax.files import local_folder, write_atomically, written
+from vaebm_jax.parallel import all_devices, whole_states
 from vaebm_jax.train_state import create_states
 
 _DIGESTS = 'digests.json'
@@ -55,7 +56,7 @@ def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> 
 
     Args:
       manager: of the run.
-      states: to save.
+      states: to save, as `place_states` gives them; all processes write their part.
       rollbacks: how often the run has gone back so far; `rollbacks_at` reads it.
     """
     step = int(states.energy.step)
@@ -66,10 +67,13 @@ def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> 
         if shutil.disk_usage(manager.directory).free < needed:
             raise OSError(errno.ENOSPC, f'a checkpoint needs {needed / 1e6:.1f} MB of free space')
         manager.save(
-            step, args=ocp.args.StandardSave(states), custom_metadata={'rollbacks': rollbacks}
+            step,
+            args=ocp.args.StandardSave(whole_states(states, all_devices())),
+            custom_metadata={'rollbacks': rollbacks},
         )
-    if jax.process_index() == 0:
+    if distributed.is_first():
         write_atomically(folder / _DIGESTS, json.dumps(digests(folder), indent=1).encode())
+    distributed.wait_for_all('checkpoint')
 
 
 @contextlib.contextmanager
@@ -118,6 +122,8 @@ def damage(folder: pathlib.Path) -> str:
 def newest_whole(manager: ocp.CheckpointManager, strict: bool = False) -> int | None:
     """The newest step that can be restored; those that cannot are named, and taken away.
 
+    Of several processes the first looks, and all do as it found.
+
     A checkpoint without digests, as a run that was killed between the two leaves it, counts as
     damaged where there is a whole one before it, and is used where there is none.
 
@@ -131,6 +137,14 @@ def newest_whole(manager: ocp.CheckpointManager, strict: bool = False) -> int | 
     Raises:
       UserError: if every checkpoint is damaged, or the newest with `strict`.
     """
+    newest, beyond = distributed.agreed(lambda: _newest_whole(manager, strict))
+    for step in beyond:  # In the way of the run that passes there again.
+        manager.delete(step)
+    return newest
+
+
+def _newest_whole(manager, strict):
+    """The step, or None, and those after it."""
     steps = sorted(manager.all_steps(), reverse=True)
     reasons = {}
     for step in steps:
@@ -147,10 +161,8 @@ def newest_whole(manager: ocp.CheckpointManager, strict: bool = False) -> int | 
         raise UserError(
             f'every checkpoint in {manager.directory} is damaged; to begin anew, take them away'
         )
-    for step in steps:  # In the way of the run that passes there again.
-        if step > usable[0]:
-            manager.delete(step)
-    return usable[0] if usable else None
+    newest = usable[0] if usable else None
+    return newest, [step for step in steps if step > newest]
 
 
 def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States:
@@ -170,7 +182,7 @@ def rollbacks_at(manager: ocp.CheckpointManager, step: int) -> int:
 
 def load_config(workdir: str | os.PathLike) -> Config:
     """The resolved config of a run."""
-    path = pathlib.Path(workdir) / 'config.json'
+    path = local_folder(workdir) / 'config.json'
     try:
         text = path.read_text()
     except OSError as error:
@@ -183,10 +195,29 @@ def load_config(workdir: str | os.PathLike) -> Config:
         raise UserError(f'{path}: {error}') from error
 
 
+@contextlib.contextmanager
+def opened(workdir: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, list[int]]]:
+    """A run's checkpoints to read, and their steps in order, at least one.
+
+    Raises:
+      UserError: if there is none.
+    """
+    folder = pathlib.Path(workdir) / 'checkpoints'
+    if not folder.is_dir():
+        raise UserError(f'workdir has no checkpoint yet: {folder} is not there')
+    with checkpoint_manager(workdir, read_only=True) as manager:
+        steps = sorted(manager.all_steps())
+        if not steps:
+            raise UserError(f'workdir has no checkpoint yet: {folder} is empty')
+        yield manager, steps
+
+
 def load(
     workdir: str | os.PathLike, step: int | None = None, config: Config | None = None
 ) -> tuple[States, Config]:
     """Reads a trained run back: its three models and its config.
+
+    All processes of a run have to call it, and each has the whole states on its first device.
 
     Args:
       workdir: of the run.
@@ -201,16 +232,11 @@ def load(
     config = own if config is None else config
     refuse_other_networks(own, config)
     folder = pathlib.Path(workdir) / 'checkpoints'
-    if not folder.is_dir():
-        raise UserError(f'workdir has no checkpoint yet: {folder} is not there')
-    with checkpoint_manager(workdir, read_only=True) as manager:
-        steps = sorted(manager.all_steps())
-        if not steps:
-            raise UserError(f'workdir has no checkpoint yet: {folder} is empty')
+    with opened(workdir) as (manager, steps):
         step = steps[-1] if step is None else step
         if step not in steps:
             raise UserError(f'step must be one of {steps} in {folder}, got {step}')
-        reason = damage(folder / str(step))
+        reason = distributed.agreed(lambda: damage(folder / str(step)))
         if reason == _NO_DIGESTS:
             logs.say(f'the checkpoint {folder / str(step)}: {reason}')
         elif reason:
@@ -242,3 +268,9 @@ def start_from(states: States, workdir: str | os.PathLike) -> States:
             raise UserError(f'init_from: the {name} in {workdir} has other layers than the config')
         started[name] = fresh.replace(params=trained.params, ema_params=trained.ema_params)
     return States(**started)
+
+
+def refuse_other_start(config: Config) -> None:
+    """Raises what `start_from` would, before anything of the new run is written."""
+    shapes = jax.eval_shape(lambda key: create_states(key, config), jax.random.key(0))
+    start_from(shapes, config.init_from)

@@ -20,7 +20,9 @@ class DataConfig:
 
     Attributes:
       name: digits (embedded), mnist, fashion_mnist, cifar10 (through TFDS), or a folder of images:
-        facades, paris_streetview, or folder for any other.
+        facades, paris_streetview, or folder for any other; or points of the plane, as images of one
+        pixel and two channels, in units of their own: eight_gaussians, ring, two_moons,
+        checkerboard.
       dir: TFDS's data directory ('': its own default, or TFDS_DATA_DIR), or the folder of images
         ('': facades has FACADES_DIR, paris_streetview PARIS_STREETVIEW_DIR).
       image_size: pixels a side; a folder's images are resized to it.
@@ -30,7 +32,9 @@ class DataConfig:
         its left or right half (pix2pix's files have a photograph on the left, labels on the right).
       val_share, test_share: of a folder's images, drawn once and for all by chance, where it has no
         train, val and test folders below it; both 0: every split is all of them.
-      num_channels: 1 or 3.
+      skip_unreadable: leave out the files of a folder that are damaged, animated or no images, and
+        count them, in place of stopping at the first.
+      num_channels: 1 or 3; 2 of points.
       flip: mirror each training image left to right with probability 1/2.
       dequantize: spread each 8-bit value over its bin by uniform noise.
       resident_bytes: a set of at most so many bytes is held on every device, a larger folder is
@@ -44,6 +48,7 @@ class DataConfig:
     crop: str = 'center'
     val_share: float = 0.0
     test_share: float = 0.0
+    skip_unreadable: bool = False
     num_channels: int = 1
     flip: bool = False
     dequantize: bool = False
@@ -118,6 +123,8 @@ class NetworkConfig:
         ('down', features, kernel) rows, then as many `up` rows, `conv` rows between.
       activation: leaky_relu (slope 0.2) or silu.
       decoder_norm: group or none.
+      decoder_output: tanh, pixels in (-1, 1), or linear, any number; with a condition the output is
+        its hint and a residual, linear in any case.
       init_std: standard deviation of initial kernels; 0: LeCun's.
     """
 
@@ -127,6 +134,7 @@ class NetworkConfig:
     decoder: tuple = (('dense', 256), ('dense', 256))
     activation: str = 'leaky_relu'
     decoder_norm: str = 'group'
+    decoder_output: str = 'tanh'
     init_std: float = 0.0
 
 
@@ -304,12 +312,15 @@ FREE_ON_RESUME = (
     'init_from',
     'data.dir',
     'data.resident_bytes',
+    'data.skip_unreadable',
     'divergence.max_energy',
     'divergence.max_rollbacks',
 )
 
 # Height and channels of the sets whose images come in one size.
 _IMAGE_SIZES = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10': (32, 3)}
+POINTS = ('eight_gaussians', 'ring', 'two_moons', 'checkerboard')
+_IMAGE_SIZES |= dict.fromkeys(POINTS, (1, 2))
 FOLDERS = ('folder', 'facades', 'paris_streetview')
 _DATA_NAMES = (*_IMAGE_SIZES, *FOLDERS)
 
@@ -326,6 +337,15 @@ _TABLE_ORDER = {
     'energy': '(conv )*(dense )*',
     'encoder': '((conv|dropout) )*((dense|dropout) )*',
     'decoder': '(dense )*(map ((up|conv) )*)?|down ((down|conv) )*((up|conv) )*',
+}
+
+
+KINDS = {
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'a text',
+    tuple: 'a tuple',
 }
 
 
@@ -346,7 +366,7 @@ def validate(config: Config) -> None:
         kind = type(default)
         kinds = (int, float) if kind is float else (kind,)
         if type(values[name]) not in kinds:
-            wrong.append(f'{name} must be a {kind.__name__}, got {values[name]!r}')
+            wrong.append(f'{name} must be {KINDS[kind]}, got {values[name]!r}')
     if wrong:
         raise UserError('; '.join(wrong))
 
@@ -383,14 +403,21 @@ def validate(config: Config) -> None:
     one_of('schedule.name', 'constant', 'linear', 'exponential')
     one_of('network.activation', 'leaky_relu', 'silu')
     one_of('network.decoder_norm', 'group', 'none')
+    one_of('network.decoder_output', 'tanh', 'linear')
     one_of('data.name', *_DATA_NAMES)
-    expect('1 or 3', lambda n: n in (1, 3), 'data.num_channels')
+    if config.data.name not in POINTS:
+        expect('1 or 3', lambda n: n in (1, 3), 'data.num_channels')
 
     if config.data.name in _IMAGE_SIZES:
         size, channels = _IMAGE_SIZES[config.data.name]
         of = f' for {config.data.name}'
         expect(f'{size}{of}', lambda n: n == size, 'data.image_size')
         expect(f'{channels}{of}', lambda n: n == channels, 'data.num_channels')
+    if config.data.name in POINTS:
+        of = f' for the points of {config.data.name}'
+        expect(f'False{of}', lambda is_on: not is_on, 'data.flip', 'data.dequantize')
+        expect(f'none{of}', lambda kind: kind == 'none', 'condition.kind')
+        expect(f'linear{of}', lambda output: output == 'linear', 'network.decoder_output')
     one_of('data.crop', 'center', 'left', 'right')
     expect('in [0, 1)', lambda share: 0 <= share < 1, 'data.val_share', 'data.test_share')
     larger = f'0 or at least data.image_size = {config.data.image_size}'

@@ -1,4 +1,4 @@
-"""Images: from scikit-learn, TFDS or a folder to batches on the devices.
+"""Images: from scikit-learn, TFDS, a folder or a known density to batches on the devices.
 
 The order is a law, not a state: iteration n sees the images `batch_indices(key, n, ...)`, a
 permutation for each epoch, so that a run goes on anywhere. What fits is held on every device as
@@ -9,6 +9,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import io
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -19,13 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from vaebm_jax import logs, toy
 from vaebm_jax.base import Batch
-from vaebm_jax.config import FOLDERS, DataConfig
+from vaebm_jax.config import FOLDERS, POINTS, DataConfig
 from vaebm_jax.errors import UserError
+from vaebm_jax.images import read_image
 from vaebm_jax.keys import chain_keys
 
 _IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
 _DIGITS_IN_TRAIN = 1500
+_NUM_POINTS = {'train': 1_000_000, 'val': 100_000, 'test': 100_000}
 
 
 class Folder:
@@ -40,7 +44,9 @@ class Folder:
         has_splits = (root / 'train').is_dir()
         root = root / split if has_splits else root
         self.files = sorted(
-            path for path in root.rglob('*') if path.suffix.lower() in _IMAGE_SUFFIXES
+            path
+            for path in root.rglob('*')
+            if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith('.')
         )
         if not self.files:
             raise UserError(
@@ -51,17 +57,15 @@ class Folder:
         size = (split == 'train' and data.load_size) or data.image_size
         self.image_shape = (size, size, data.num_channels)
         self.crop = data.crop
+        if data.skip_unreadable:
+            self.files = self._readable()
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> np.ndarray:
         height, width, channels = self.image_shape
-        try:
-            with Image.open(self.files[index]) as image:
-                image = image.convert('L' if channels == 1 else 'RGB')
-        except (OSError, SyntaxError) as error:
-            raise UserError(f'not a readable image: {self.files[index]} ({error})') from error
+        image = read_image(self.files[index], channels)
         if self.crop != 'center':
             start = 0 if self.crop == 'left' else image.width - image.width // 2
             image = image.crop((start, 0, start + image.width // 2, image.height))
@@ -70,6 +74,28 @@ class Folder:
         square = image.crop((left, top, left + side, top + side))
         resized = square.resize((width, height), Image.Resampling.LANCZOS)
         return np.asarray(resized, np.uint8).reshape(self.image_shape)
+
+    def _readable(self):
+        """The files that can be read; those that cannot are counted, and the first are named."""
+
+        def is_readable(index):
+            try:
+                self[index]
+            except UserError:
+                return False
+            return True
+
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            readable = threads.map(is_readable, range(len(self.files)))
+            total = len(self.files)
+            kept = list(logs.tracked(readable, 'trying the images', 'files', total))
+        if not any(kept):
+            raise UserError(f'data.dir holds {total} files and no image that can be read')
+        skipped = list(itertools.compress(self.files, np.logical_not(kept)))
+        if skipped:
+            names = ', '.join(map(str, skipped[:3])) + (', ...' if len(skipped) > 3 else '')
+            logs.say(f'skipped {len(skipped)} of {total} files that cannot be read: {names}')
+        return list(itertools.compress(self.files, kept))
 
 
 def _folder(data):
@@ -99,11 +125,16 @@ def _share(files, data, split):
 def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
     """The images of a split: `[N, H, W, C]` uint8, or a Folder larger than `resident_bytes`.
 
+    Points are float32, drawn from a seed that is their split's: the same for every run.
+
     Raises:
       UserError: if the set is not where it is looked for.
     """
     if data.name == 'digits':
         return _load_digits(split)
+    if data.name in POINTS:
+        points = toy.draw(data.name, _NUM_POINTS[split], seed=list(_NUM_POINTS).index(split))
+        return points.reshape(-1, 1, 1, 2)
     if data.name not in FOLDERS:
         return _load_tfds(data, split)
     folder = Folder(data, split)
@@ -134,18 +165,30 @@ def _load_tfds(data, split):
             "builder_kwargs={'file_format': 'array_record'})\""
         )
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
 
-    builder = tfds.builder_from_directory(versions[-1].parent)
-    source = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
+    try:
+        return _read_tfds(tfds.builder_from_directory(versions[-1].parent), split)
+    except (OSError, ValueError, RuntimeError, ParseError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(
+            f'{data.name} in {root} cannot be read ({reason}); delete it and prepare it anew'
+        ) from error
+
+
+def _read_tfds(builder, split):
+    from tensorflow_datasets import decode
+
+    source = builder.as_data_source(split, decoders={'image': decode.SkipDecoding()})
     chunks = [range(start, min(start + 1000, len(source))) for start in range(0, len(source), 1000)]
 
-    def decode(chunk):
+    def images_of(chunk):
         examples = source.__getitems__(chunk)
         images = [np.asarray(Image.open(io.BytesIO(example['image']))) for example in examples]
         return np.stack(images).reshape(len(chunk), *builder.info.features['image'].shape)
 
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        return np.concatenate(list(threads.map(decode, chunks)))
+        return np.concatenate(list(threads.map(images_of, chunks)))
 
 
 def batch_indices(key: chex.PRNGKey, step: int, num_images: int, batch_size: int) -> np.ndarray:
@@ -186,12 +229,16 @@ def make_batch(
 ) -> Batch:
     """From 8 bits to [-1, 1]: x / 127.5 - 1, with the config's crops, flips and dequantization.
 
+    What is no integer has units of its own, and stays as it is.
+
     Args:
       key: this iteration's.
-      images: `[B, H, W, C]` uint8, of `data.load_size` where it is given.
+      images: `[B, H, W, C]` uint8, of `data.load_size` where it is given; or points, float32.
       data: says what is done.
       first: the index of the first image in the global batch; draws follow the global index.
     """
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return Batch(images)
     keys = chain_keys(key, images.shape[0], first)
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
     if images.shape[1] > data.image_size:
@@ -214,7 +261,9 @@ def _random_crop(key, image, size):
 
 
 def as_pixels(images: np.ndarray) -> np.ndarray:
-    """uint8 images as float32 in [-1, 1]."""
+    """uint8 images as float32 in [-1, 1]; points stay as they are."""
+    if np.issubdtype(images.dtype, np.floating):
+        return images
     return np.asarray(images / 127.5 - 1.0, np.float32)
 
 

@@ -4,13 +4,13 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import chex
 import jax
 import numpy as np
 
-from vaebm_jax import logs
+from vaebm_jax import distributed, logs
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, to_json
 from vaebm_jax.files import kept
@@ -27,7 +27,7 @@ class Draws:
     """`num_samples` samples by each of some samplers, from the same z and the same noise.
 
     The samplers are `ancestral`, `refined` after `num_steps` Langevin steps, and `refined_2x` after
-    twice as many. Sample i depends on the seed and i alone. Iterating gives parts, dicts of
+    twice as many. Sample i depends on the seed and i alone. A sequence of parts, dicts of
     `[n, H, W, C]` float32; each is kept on disk until `discard`, and what is there is not drawn
     again.
     """
@@ -41,21 +41,33 @@ class Draws:
         samplers: tuple[str, ...],
     ):
         """`states` have the parameters to draw with as `params`."""
-        self.states, self.config = states, config
-        self.num_samples, self.samplers = num_samples, samplers
+        self.config, self.num_samples, self.samplers = config, num_samples, samplers
+        self.devices = jax.local_devices()
+        self.states = place_states(states, self.devices)
         what = [to_json(config), int(states.energy.step), _fingerprint(states), samplers]
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
         self.folder = workdir / 'samples' / 'parts' / name
 
+    def __len__(self) -> int:
+        return -(-self.num_samples // _PART)
+
+    def __getitem__(self, index: int) -> Samples:
+        first = index * _PART
+        part = kept(self.folder / f'{first:08d}.npz', lambda: self._draw(first))
+        return {name: images[: self.num_samples - first] for name, images in part.items()}
+
     def __iter__(self) -> Iterator[Samples]:
-        devices = jax.local_devices()
-        states = place_states(self.states, devices)
-        firsts = range(0, self.num_samples, _PART)
-        for first in logs.tracked(firsts, 'drawing', 'images', self.num_samples, _PART):
-            path = self.folder / f'{first:08d}.npz'
-            part = kept(path, lambda first=first: self._draw(states, first, devices))
-            count = min(_PART, self.num_samples - first)
-            yield {name: images[:count] for name, images in part.items()}
+        indices = range(len(self))
+        for index in logs.tracked(indices, 'drawing', 'images', self.num_samples, _PART):
+            yield self[index]
+
+    def share(self, work: Callable[[Samples], object]) -> None:
+        """Before one of several processes goes through all: each draws a share, and works on it."""
+        own = distributed.share(len(self))
+        if own:
+            for index in logs.tracked(own, 'drawing this share', 'parts', len(own)):
+                work(self[index])
+        distributed.wait_for_all('drawn')
 
     def discard(self) -> None:
         """Takes the parts off the disk."""
@@ -63,18 +75,18 @@ class Draws:
         if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
 
-    def _draw(self, states, first, devices):
+    def _draw(self, first):
         key = jax.random.key(self.config.seed, impl=self.config.generator)
-        size = -(-_PART // len(devices)) * len(devices)
+        size = -(-_PART // len(self.devices)) * len(self.devices)
         key_prior, key_langevin = (
-            place_rows(chain_keys(key, size, first), devices) for key in jax.random.split(key)
+            place_rows(chain_keys(key, size, first), self.devices) for key in jax.random.split(key)
         )
-        images = _guess(key_prior, states, self.config)
+        images = _guess(key_prior, self.states, self.config)
         part = {'ancestral': images}
         num_steps = self.config.langevin.num_steps
         for start, name in ((0, 'refined'), (num_steps, 'refined_2x')):
             if name in self.samplers:
-                images = revise(key_langevin, states, self.config, images, num_steps, start)
+                images = revise(key_langevin, self.states, self.config, images, num_steps, start)
                 part[name] = images
         return {name: np.asarray(part[name][:_PART]) for name in self.samplers}
 

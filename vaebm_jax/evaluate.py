@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, data, logs
+from vaebm_jax import checkpoints, data, distributed, logs
 from vaebm_jax.config import Config
 from vaebm_jax.diagnostics import diagnose
 from vaebm_jax.draws import Draws
@@ -40,6 +40,8 @@ def evaluate(
 ) -> dict:
     """Scores a checkpoint's samples and examines its energy.
 
+    Several processes share the drawing and the features of what is drawn; the first does the rest.
+
     Args:
       config: of the run; `config.langevin` may differ from it.
       workdir: of the run; `evaluation.json` is written there.
@@ -64,35 +66,48 @@ def evaluate(
     states = averaged(states) if ema else states
     result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}
     logs.say(f'evaluate: step {result["checkpoint_step"]} of {workdir}')
-
-    if weights is not None:
-        images = data.first_images(config.data, reference_split, num_reference)
-        reference = reference_statistics(weights, images, cache or workdir)
-        about = {'reference_split': reference_split, 'reference_size': _count(reference)}
     draws = Draws(workdir, states, config, num_samples, tuple(SAMPLERS))
-    scores = {name: Scores() for name in SAMPLERS}
-    kept = {name: [] for name in SAMPLERS}
-    for part in draws:
-        for name, images in part.items():
-            if sum(map(len, kept[name])) < _MAX_DIAGNOSED:
-                kept[name].append(images)
-            if weights is not None:
-                scores[name].add(features_of(weights, to_uint8(images), draws.folder))
-    for name, lengths in SAMPLERS.items():
-        result[name] = {
-            'num_samples': num_samples,
-            'langevin_steps': lengths * config.langevin.num_steps,
+
+    def features(part):
+        if weights is None:
+            return {}
+        return {
+            name: features_of(weights, to_uint8(images), draws.folder)
+            for name, images in part.items()
         }
+
+    def finish():
         if weights is not None:
-            result[name] |= about | scores[name].against(reference)
-    samples = {name: np.concatenate(parts) for name, parts in kept.items()}
-    result['diagnostics'] = diagnose(states, config, samples, min(num_samples, _MAX_DIAGNOSED))
-    write_atomically(workdir / 'evaluation.json', (json.dumps(result, indent=2) + '\n').encode())
-    draws.discard()
-    for line in table(result):
-        logs.say(line)
-    logs.say(f'finished: {workdir / "evaluation.json"}')
-    return result
+            images = data.first_images(config.data, reference_split, num_reference)
+            reference = reference_statistics(weights, images, cache or workdir)
+            about = {'reference_split': reference_split, 'reference_size': _count(reference)}
+        scores = {name: Scores() for name in SAMPLERS}
+        kept = {name: [] for name in SAMPLERS}
+        for part in draws:
+            for name, images in part.items():
+                if sum(map(len, kept[name])) < _MAX_DIAGNOSED:
+                    kept[name].append(images)
+            for name, values in features(part).items():
+                scores[name].add(values)
+        for name, lengths in SAMPLERS.items():
+            result[name] = {
+                'num_samples': num_samples,
+                'langevin_steps': lengths * config.langevin.num_steps,
+            }
+            if weights is not None:
+                result[name] |= about | scores[name].against(reference)
+        samples = {name: np.concatenate(parts) for name, parts in kept.items()}
+        result['diagnostics'] = diagnose(states, config, samples, min(num_samples, _MAX_DIAGNOSED))
+        content = (json.dumps(result, indent=2) + '\n').encode()
+        write_atomically(workdir / 'evaluation.json', content)
+        draws.discard()
+        for line in table(result):
+            logs.say(line)
+        logs.say(f'finished: {workdir / "evaluation.json"}')
+        return result
+
+    draws.share(features)
+    return distributed.agreed(finish)
 
 
 class Scores:

@@ -13,6 +13,20 @@ import numpy as np
 from vaebm_jax.errors import UserError
 
 
+def local_folder(path: str | os.PathLike) -> pathlib.Path:
+    """The path of a workdir.
+
+    Raises:
+      UserError: for one in a bucket, which has neither the locks nor the renames of a disk.
+    """
+    if '://' in os.fspath(path):
+        raise UserError(
+            f'workdir must be a folder on a disk (that all processes share), got '
+            f'{os.fspath(path)!r}: a bucket has no locks and no renames; copy the run there later'
+        )
+    return pathlib.Path(path)
+
+
 @contextlib.contextmanager
 def written(path: str | os.PathLike) -> Iterator[None]:
     """Makes a UserError of a full disk, a folder that vanished, or one that is read-only."""

@@ -7,7 +7,7 @@ import pathlib
 import socket
 from collections.abc import Iterator
 
-from vaebm_jax import logs
+from vaebm_jax import distributed, logs
 from vaebm_jax.errors import UserError
 
 
@@ -16,11 +16,24 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     """Keeps other runs out of `workdir` for as long as this one is at work there.
 
     The operating system lets go of the lock when the process ends, however it ends: a file `.lock`
-    that a killed run left locks nothing.
+    that a killed run left locks nothing. Of several processes the first holds it for all.
 
     Raises:
-      UserError: if another process holds it.
+      UserError: if another run holds it, or if not all processes of this one see the same folder.
     """
+    with contextlib.ExitStack() as stack:
+        holder = distributed.agreed(lambda: stack.enter_context(_held(workdir)))
+        path = workdir / '.lock'
+        if not distributed.in_all(path.is_file() and path.read_text() == holder):
+            raise UserError(
+                f'workdir must be on a disk that all processes share: not every one of them sees '
+                f'what process 0 writes to {workdir.absolute()}'
+            )
+        yield
+
+
+@contextlib.contextmanager
+def _held(workdir):
     with (workdir / '.lock').open('a+') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,8 +49,9 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
                 f'{workdir} is on a file system without locks ({error.strerror}): see to it '
                 'yourself that no second run uses it'
             )
-        else:
-            file.truncate(0)
-            file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
-            file.flush()
-        yield
+        holder = f'process {os.getpid()} on {socket.gethostname()}\n'
+        file.truncate(0)
+        file.write(holder)
+        file.flush()
+        os.fsync(file.fileno())
+        yield holder

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import tqdm
 
+from vaebm_jax import distributed
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import append, write_atomically
@@ -100,7 +101,7 @@ class Progress:
         """Starts the clock: the first call, which compiles, does not count."""
         say(f'compiled in {time.perf_counter() - self.began:.1f} s')
         self.began, self.logged = time.perf_counter(), step
-        if sys.stderr.isatty():
+        if _has_terminal():
             self.bar = tqdm.tqdm(
                 total=self.config.num_steps, initial=step, unit='step', dynamic_ncols=True
             )
@@ -151,7 +152,7 @@ def tracked(
     items: Iterable, doing: str, unit: str, total: int, size: int = 1, seconds: float = 10.0
 ) -> Iterator:
     """Goes through items worth `size` units each: a bar on a terminal, now and then a line else."""
-    if sys.stderr.isatty():
+    if _has_terminal():
         with tqdm.tqdm(total=total, desc=doing, unit=f' {unit}', dynamic_ncols=True) as bar:
             for item in items:
                 yield item
@@ -169,5 +170,10 @@ def tracked(
 
 
 def say(line: str) -> None:
-    """One line to a person, clear of a progress bar."""
-    tqdm.tqdm.write(line, file=sys.stderr)
+    """One line to a person, clear of a progress bar; of several processes the first speaks."""
+    if distributed.is_first():
+        tqdm.tqdm.write(line, file=sys.stderr)
+
+
+def _has_terminal():
+    return distributed.is_first() and sys.stderr.isatty()

@@ -137,7 +137,7 @@ class Encoder(_Network):
 
 
 class Decoder(_Network):
-    """The generator g_α(z): images `[B, H, W, C]` in (-1, 1).
+    """The generator g_α(z): images `[B, H, W, C]`, in (-1, 1) by a tanh where `output` says so.
 
     Where the authors have batch norm with batch statistics, also when they sample, this has group
     norm: it keeps no state, and no image depends on the others of its batch or device. Where they
@@ -154,6 +154,7 @@ class Decoder(_Network):
     layers: tuple
     image_shape: tuple[int, int, int]
     norm: str = 'group'
+    output: str = 'tanh'
 
     @nn.compact
     def __call__(self, z: chex.Array, condition: chex.Array | None = None) -> chex.Array:
@@ -197,7 +198,7 @@ class Decoder(_Network):
             x = x[:, top : top + height, left : left + width]
             x = self.conv(channels, 3, 1, x, last='image', **last)
         if condition is None:
-            return jnp.tanh(x)
+            return jnp.tanh(x) if self.output == 'tanh' else x
         return keep_seen(hint_of(condition) + x, condition)
 
     def modulate(self, x, z):

@@ -1,7 +1,8 @@
 """One compiled call over all devices: jit on one, pmap on several. No other file names pmap.
 
 States have no device axis. A call's images are `[K, B, H, W, C]` on one device and
-`[D, K, B / D, H, W, C]` on D, K iterations at the most.
+`[D, K, B / D, H, W, C]` on D, K iterations at the most. With several processes each has the states,
+and of the images the part of its own devices.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from vaebm_jax.base import States
 from vaebm_jax.condition import make_condition
@@ -23,6 +25,23 @@ from vaebm_jax.train_step import Metrics
 AXIS_NAME = 'devices'
 
 Step = Callable[..., tuple[States, Metrics]]
+
+
+def all_devices() -> list[jax.Device]:
+    """The devices of all processes, those of one beside each other."""
+    return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+
+
+def own(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Those of this process."""
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
+def own_rows(batch_size: int, devices: Sequence[jax.Device]) -> slice:
+    """Which rows of a batch over `devices`, sorted as `all_devices` has them, are for `own`."""
+    is_own = [device.process_index == jax.process_index() for device in devices]
+    size, first = batch_size // len(devices), is_own.index(True)
+    return slice(first * size, (first + sum(is_own)) * size)
 
 
 def check_divides(config: Config, num_devices: int) -> None:
@@ -113,12 +132,27 @@ def out_of_memory_explained(config: Config, call: Callable, args: Sequence) -> I
 
 
 def place_states(states: States, devices: Sequence[jax.Device]) -> States:
-    """The states on every device, as `compile_step` returns them.
+    """The states on every device of this process, as `compile_step` returns them.
 
     Without this a second compilation would follow the first call, whose results live on the
-    devices for good where fresh arrays do not.
+    devices for good where fresh arrays do not; of several processes the second call would fail.
+    All of them begin with the numbers of the first.
     """
-    return jax.device_put(states, devices[0] if len(devices) == 1 else _sharding(devices))
+    if len(own(devices)) < len(devices):
+        states = multihost_utils.broadcast_one_to_all(states)
+    return jax.device_put(states, devices[0] if len(devices) == 1 else _sharding(own(devices)))
+
+
+def whole_states(states: States, devices: Sequence[jax.Device]) -> States:
+    """States of `place_states` as arrays over the devices of all processes: what Orbax writes."""
+    if len(own(devices)) == len(devices):
+        return states
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_single_device_arrays(
+            leaf.shape, _sharding(devices), [shard.data for shard in leaf.addressable_shards]
+        ),
+        states,
+    )
 
 
 def place_rows(x: chex.Array, devices: Sequence[jax.Device]) -> chex.Array:
@@ -134,21 +168,27 @@ def _sharding(devices, *axes):
 def hold_images(
     images: np.ndarray, devices: Sequence[jax.Device]
 ) -> Callable[[np.ndarray], chex.Array]:
-    """Puts a data set on every device once; `gather(indices [K, B]) -> images of a call`."""
+    """Puts a data set on every device once; `gather(indices [K, B]) -> images of a call`.
+
+    Any device may be to see any image, so each has them all; it gathers its own share of a batch.
+    """
     if len(devices) == 1:
         held = jax.device_put(images, devices[0])
         take = jax.jit(lambda images, indices: images[indices])
     else:
-        copies = np.broadcast_to(images, (len(devices), *images.shape))
-        held = jax.device_put(copies, _sharding(devices, AXIS_NAME))
-        take = jax.pmap(lambda images, indices: images[indices], devices=devices)
-    return lambda indices: take(held, split_batch(indices, len(devices)))
+        local = own(devices)
+        copies = np.broadcast_to(images, (len(local), *images.shape))
+        held = jax.device_put(copies, _sharding(local, AXIS_NAME))
+        take = jax.pmap(lambda images, indices: images[indices], devices=local)
+    return lambda indices: take(
+        held, split_rows(indices[:, own_rows(indices.shape[1], devices)], devices)
+    )
 
 
-def split_batch(batches: np.ndarray, num_devices: int) -> np.ndarray:
-    """`[K, B, ...]` as it is for one device, as `[D, K, B / D, ...]` for D."""
-    if num_devices == 1:
-        return batches
-    num_steps, batch_size, *shape = batches.shape
-    batches = batches.reshape(num_steps, num_devices, batch_size // num_devices, *shape)
-    return batches.swapaxes(0, 1)
+def split_rows(rows: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
+    """`own_rows` of batches, `[K, B, ...]`, as a call takes them: `[D, K, B / D, ...]` for D."""
+    if len(devices) == 1:
+        return rows
+    num_local = len(own(devices))
+    num_steps, num_rows, *shape = rows.shape
+    return rows.reshape(num_steps, num_local, num_rows // num_local, *shape).swapaxes(0, 1)

@@ -22,6 +22,7 @@ from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, features_of, table
 from vaebm_jax.files import whole_file, write_atomically
 from vaebm_jax.fills import fills
+from vaebm_jax.images import read_image
 from vaebm_jax.inception import load_inception
 from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
 from vaebm_jax.sampling import recover
@@ -260,7 +261,7 @@ def recover_file(
     """
     states, config = checkpoints.load(workdir, step, config)
     size, channels = config.data.image_size, config.data.num_channels
-    photo = read_image('input', input_file, 'L' if channels == 1 else 'RGB')
+    photo = read_file('input', input_file, channels)
     width, height = photo.size
     if min(width, height) < size / 2 or max(width, height) > 1.25 * min(width, height):
         raise UserError(
@@ -273,7 +274,7 @@ def recover_file(
         raise UserError(f'--mask {needed} a model of condition.kind {config.condition.kind}')
     image = as_array(photo.resize((size, size), Image.Resampling.LANCZOS), channels)
     if hides_pixels:
-        mask = read_image('mask', mask_file, 'L')
+        mask = read_file('mask', mask_file, 1)
         if mask.size != photo.size:
             raise UserError(
                 f'--mask must be of the size of --input, {width}x{height}, got '
@@ -326,13 +327,12 @@ def condition_of(image: np.ndarray, is_seen: np.ndarray, config: Config) -> np.n
     return from_mask(image[None], is_seen[None])
 
 
-def read_image(flag: str, path: str, mode: str) -> Image.Image:
-    """A file's image, grey ('L') or 'RGB'."""
+def read_file(flag: str, path: str, num_channels: int) -> Image.Image:
+    """The image that a flag names."""
     try:
-        with Image.open(path) as image:
-            return image.convert(mode)
-    except (OSError, SyntaxError) as error:
-        raise UserError(f'--{flag} must name a readable image, got {path} ({error})') from error
+        return read_image(path, num_channels)
+    except UserError as error:
+        raise UserError(f'--{flag} must name an image: {error}') from error
 
 
 def as_array(image: Image.Image, channels: int) -> np.ndarray:

@@ -9,9 +9,10 @@ import pathlib
 from collections.abc import Iterable
 
 from vaebm_jax.checkpoints import load_config
-from vaebm_jax.config import Config, flatten
+from vaebm_jax.config import POINTS, Config, flatten
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import write_atomically
+from vaebm_jax.plane import NUMBERS
 
 _RECOVERIES = {
     'recovery.png': 'Recoveries: what is seen, a first guess, revised recoveries, their mean and '
@@ -22,6 +23,11 @@ _PICTURES = {
     'revision.png': 'The revision: a row a sample, its chain from left to right',
     'interpolation.png': 'Between two draws of z: decoded, and revised',
     'reconstruction.png': 'Test images, and what encoder and decoder make of them',
+}
+_POINTS = {
+    'points.png': 'Points: the data, what the decoder draws, and the same after Langevin revision',
+    'film.png': 'The training: densities of energy and decoder, ancestral and revised samples',
+    'divergences.png': 'Divergences between the three families of joint densities',
 }
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto;
@@ -103,7 +109,8 @@ def _scores(evaluation, command):
     if evaluation is None:
         return [_missing('No scores yet', command)]
     samplers = {name: row for name, row in evaluation.items() if 'num_samples' in _as_dict(row)}
-    names = dict.fromkeys(name for row in samplers.values() for name in row if name != 'warning')
+    hidden = ('warning', 'mode_weights')
+    names = dict.fromkeys(name for row in samplers.values() for name in row if name not in hidden)
     lines = [[name, *(row.get(name) for row in samplers.values())] for name in names]
     parts = [
         f'<p>Checkpoint of step {evaluation["checkpoint_step"]:,}; '
@@ -113,13 +120,15 @@ def _scores(evaluation, command):
     ]
     warnings = dict.fromkeys(row['warning'] for row in samplers.values() if 'warning' in row)
     parts += [f'<p class="warning">{_text(warning)}.</p>' for warning in warnings]
-    if not any(name.startswith(('fd_', 'fid')) for name in names):
+    if not any(name.startswith(('fd_', 'fid', 'kl_')) for name in names):
         parts.append(_missing('No Frechet distances yet', command))
     return parts
 
 
 def _pictures(folder, command, config):
     parts, expected = [], _PICTURES if config.condition.kind == 'none' else _RECOVERIES
+    if config.data.name in POINTS:
+        expected, command = _POINTS, f'{command} (and --mode=geometry)'
     for name, caption in expected.items():
         if (folder / name).is_file():
             parts.append(_figure((folder / name).read_bytes(), 'image/png', caption))
@@ -163,6 +172,9 @@ def _curves(rows):
 def _diagnostics(evaluation, command):
     if evaluation is None:
         return [_missing('Not examined yet', command)]
+    if evaluation.get('data') in POINTS:
+        rows = [[name, value] for name, value in evaluation.items() if name.startswith(NUMBERS)]
+        return ['<p>In nats, by sums over a grid.</p>', _table(['', ''], rows)]
     if 'diagnostics' not in evaluation:
         return ['<p>Energies of recoveries are not examined.</p>']
     found = evaluation['diagnostics']

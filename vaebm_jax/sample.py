@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, data, logs, pictures
+from vaebm_jax import checkpoints, data, distributed, logs, pictures
 from vaebm_jax.config import Config
 from vaebm_jax.draws import Draws
 from vaebm_jax.errors import UserError
@@ -31,6 +31,8 @@ def sample(
 ) -> None:
     """Draws from a checkpoint: pictures, and samples as arrays and as PNG files.
 
+    Several processes share the drawing of the samples; the first does the rest.
+
     Writes to `<workdir>/samples`: `grid.png` (ancestral and refined samples), `interpolation.png`,
     `revision.png` (a row a sample, the chain from left to right), `reconstruction.png` (test images
     above their reconstructions), `ancestral.npz` and `refined.npz` (`images`, `[N, H, W, C]`
@@ -51,22 +53,31 @@ def sample(
     states = averaged(states) if ema else states
     folder = pathlib.Path(workdir) / 'samples'
     logs.say(f'sample: step {int(states.energy.step)} of {workdir}')
-    write_pictures(states, config, folder, spherical)
-
     draws = Draws(pathlib.Path(workdir), states, config, num_samples, _SAMPLERS)
+    draws.share(lambda part: None)
+
+    def finish():
+        write_pictures(states, config, folder, spherical)
+        write_samples(draws, folder)
+
+    distributed.agreed(finish)
+
+
+def write_samples(draws: Draws, folder: pathlib.Path) -> None:
+    """The samples as arrays and as files; then their parts are taken off the disk."""
     parts = list(draws)
     for name in _SAMPLERS:
         images = np.concatenate([part[name] for part in parts])
         with whole_file(folder / f'{name}.npz') as file:
             np.savez(file, images=images)
         shutil.rmtree(folder / name, ignore_errors=True)
-        width = len(str(num_samples - 1))
+        width = len(str(len(images) - 1))
         for index, image in enumerate(logs.tracked(images, f'{name} PNGs', 'files', len(images))):
             pictures.save(folder / name / f'{index:0{width}d}.png', image)
     draws.discard()
     logs.say(
         f'finished: {folder}/grid.png, interpolation.png, revision.png, reconstruction.png; '
-        f'{num_samples:,} images each in ancestral.npz, refined.npz and folders of PNGs'
+        f'{len(images):,} images each in ancestral.npz, refined.npz and folders of PNGs'
     )
 
 

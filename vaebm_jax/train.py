@@ -10,24 +10,27 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaebm_jax import checkpoints, data, logs, pictures
+from vaebm_jax import checkpoints, data, distributed, logs, pictures
 from vaebm_jax.base import States
 from vaebm_jax.baselines import STEPS
 from vaebm_jax.condition import fixed_condition
-from vaebm_jax.config import Config, refuse_other_run, to_json, validate
+from vaebm_jax.config import POINTS, Config, refuse_other_run, to_json, validate
 from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.errors import UserError
-from vaebm_jax.files import write_atomically
+from vaebm_jax.files import local_folder, write_atomically
 from vaebm_jax.interruption import Interrupted, noticed
 from vaebm_jax.lock import locked
 from vaebm_jax.parallel import (
+    all_devices,
     check_divides,
     compile_step,
     hold_images,
     out_of_memory_explained,
+    own_rows,
     place_states,
-    split_batch,
+    split_rows,
 )
+from vaebm_jax.plane import draw_points
 from vaebm_jax.recovery import draw_rows
 from vaebm_jax.sampling import generate, recover
 from vaebm_jax.train_state import create_states
@@ -60,13 +63,17 @@ def train(
       Interrupted: after SIGTERM or SIGINT, once the step that was reached is saved.
     """
     validate(config)
-    devices = jax.devices()
+    distributed.check_alike(to_json(config))
+    devices = all_devices()
     check_divides(config, len(devices))
-    workdir = pathlib.Path(workdir)
+    workdir = local_folder(workdir)
     if (workdir / 'config.json').exists():
         refuse_other_run(checkpoints.load_config(workdir), config)
+    elif config.init_from:
+        checkpoints.refuse_other_start(config)
     logs.say(
         f'jax {jax.__version__}, {len(devices)} x {devices[0].device_kind} ({devices[0].platform})'
+        + (f' in {jax.process_count()} processes' if jax.process_count() > 1 else '')
     )
     images = data.load_images(config.data)
     if len(images) < config.batch_size:
@@ -76,7 +83,7 @@ def train(
         )
     logs.say(f'data: {len(images):,} images of {config.data.name}')
 
-    make_workdir(workdir)
+    distributed.agreed(lambda: make_workdir(workdir))
     with (
         locked(workdir),
         noticed() as signal_name,
@@ -89,7 +96,8 @@ def train(
         if start >= config.num_steps:
             logs.say(f'finished: {workdir} stands at step {start} of {config.num_steps}')
             return checkpoints.restore(manager, start, config)
-        write_atomically(workdir / 'config.json', to_json(config).encode())
+        if distributed.is_first():
+            write_atomically(workdir / 'config.json', to_json(config).encode())
         rows = open_rows(workdir, start, rollbacks, tensorboard)
         while True:
             try:
@@ -100,7 +108,8 @@ def train(
                 start, rollbacks = manager.latest_step() or 0, rollbacks + 1
                 refuse_more_rollbacks(divergence, rollbacks, config)
                 rows = open_rows(workdir, start, rollbacks, tensorboard)
-                rows[0].roll_back(start, rollbacks, divergence.step, divergence.values)
+                for file in rows[:1]:
+                    file.roll_back(start, rollbacks, divergence.step, divergence.values)
                 logs.say(
                     f'diverged at step {divergence.step}: {divergence.reason}; back to step '
                     f'{start} with other noise and rates multiplied by '
@@ -132,7 +141,7 @@ def train_from(
       Diverged: before states that a roll-back is to replace are saved.
       Interrupted: after a signal, once the states are saved.
     """
-    devices = jax.devices()
+    devices = all_devices()
     key_init, key_order, key_samples, key = run_keys(config, rollbacks)
     states = states_at(start, manager, key_init, slowed(config, rollbacks))
     states = place_states(states, devices)
@@ -162,7 +171,8 @@ def train_from(
                 jax.block_until_ready(metrics)
                 trace.close()
                 logs.say(f'profile: {workdir / "profile"} (TensorBoard, or Perfetto)')
-            is_stopped = bool(signal_name()) and last < config.num_steps
+            interruption = signal_name()
+            is_stopped = bool(interruption) and last < config.num_steps
             is_logged = is_due(last, config.log_every, config)
             is_saved = is_due(last, config.checkpoint_every, config) or is_stopped
             if is_logged or is_saved:
@@ -171,7 +181,7 @@ def train_from(
                 values['images_per_second'] = progress.log(last, values)
                 for file in rows:
                     file.write(last, values)
-            if is_due(last, config.sample_every, config):
+            if is_due(last, config.sample_every, config) and distributed.is_first():
                 jax.block_until_ready(metrics)
                 with progress.pause():
                     write_samples(key_samples, states, config, workdir, last)
@@ -180,7 +190,7 @@ def train_from(
                     checkpoints.save(manager, states, rollbacks)
             if is_stopped:
                 raise Interrupted(
-                    f'interrupted: {signal_name()}; step {last} of {config.num_steps} is saved, '
+                    f'interrupted: {interruption}; step {last} of {config.num_steps} is saved, '
                     'the same command goes on from there'
                 )
     return states
@@ -189,7 +199,9 @@ def train_from(
 def open_rows(
     workdir: pathlib.Path, start: int, rollbacks: int, tensorboard: bool
 ) -> list[logs.MetricsFile | logs.EventFiles]:
-    """What a run's metrics are written to, cut back to the step it starts from."""
+    """What a run's metrics are written to, by process 0, cut back to the step it starts from."""
+    if not distributed.is_first():
+        return []
     rows = [logs.MetricsFile(workdir / 'metrics.jsonl', start, rollbacks)]
     return [*rows, logs.EventFiles(workdir / 'tensorboard', start)] if tensorboard else rows
 
@@ -273,10 +285,11 @@ def call_images(
         return np.pad(rows, [(0, rest)] + [(0, 0)] * (rows.ndim - 1))
 
     if isinstance(images, data.Folder):
-        stream = data.stream(images, key, size, slice(None), start, config.num_steps)
+        own = own_rows(size, devices)
+        stream = data.stream(images, key, size, own, start, config.num_steps)
         for first, last in calls(config, start):
             rows = padded([next(stream) for _ in range(first, last)])
-            yield split_batch(rows, len(devices))
+            yield split_rows(rows, devices)
     else:
         gather = hold_images(images, devices)
         for first, last in calls(config, start):
@@ -290,15 +303,19 @@ def write_samples(
     key: chex.PRNGKey, states: States, config: Config, workdir: pathlib.Path, step: int
 ) -> None:
     """Draws the same z at every step: what the decoder guesses, and what the chain makes of it."""
+    path = workdir / 'samples' / f'step_{step:08d}.png'
     if config.condition.kind != 'none':
         truth = data.as_pixels(data.first_images(config.data, data.held_out(config.data), 8))
         condition = fixed_condition(truth, config.condition)
         drawn = recover(key, states, config, condition, 4)
-        draw_rows(workdir / 'samples' / f'step_{step:08d}.png', condition, *drawn, truth)
+        draw_rows(path, condition, *drawn, truth)
+        return
+    if config.data.name in POINTS:
+        draw_points(path, config, *generate(key, states, config, num_samples=4000))
         return
     ancestral, refined = generate(key, states, config, num_samples=64)
     pictures.side_by_side(
-        workdir / 'samples' / f'step_{step:08d}.png',
+        path,
         {
             'ancestral samples (decoder)': ancestral,
             f'after {config.langevin.num_steps} Langevin steps': refined,

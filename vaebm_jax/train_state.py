@@ -57,7 +57,9 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
     common = dict(activation=table.activation, dtype=config.dtype, init_std=table.init_std)
     energy = EnergyNet(table.energy, table.energy_outputs, **common)
     encoder = Encoder(table.encoder, config.latent_dim, **common)
-    decoder = Decoder(table.decoder, (size, size, channels), table.decoder_norm, **common)
+    decoder = Decoder(
+        table.decoder, (size, size, channels), table.decoder_norm, table.decoder_output, **common
+    )
 
     def create(key, network, example, section):
         init, apply = _functions(network)

@@ -1,0 +1,250 @@
+"""Some 250 wrong settings, flags and files: a clear line each, and nothing changed on disk."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_main import TINY
+
+from vaebm_jax.config import KINDS, Config, flatten
+
+ROOT = pathlib.Path(__file__).parents[1]
+SETTINGS = flatten(Config())
+DIGITS, FACADES = (f'--config={ROOT}/configs/{name}' for name in ('digits.py', 'facades.py:64'))
+RUN = ['--workdir=run']
+HEADER = ('jax ', 'data: ', 'evaluate: ', 'sample: ')
+
+# Any text is right for these, or is looked up on disk.
+FREE_TEXTS = ('name', 'data.dir', 'init_from')
+
+
+def settings():
+    """Each setting of the wrong kind, out of its range, and misspelled."""
+    for name, default in SETTINGS.items():
+        kind = type(default)
+        if kind in (int, float, bool):
+            yield [f'--config.{name}=many'], f"{name} must be {KINDS[kind]}, got 'many'"
+        if kind in (int, float):
+            value = -1 if kind is int else float('nan')
+            yield [f'--config.{name}={value}'], f'{name} must be '
+        if kind is float:
+            yield [f'--config.{name}=-1e300'], f'{name} must be '
+        if kind is tuple:
+            yield [f'--config.{name}=(("wide",7),)'], f'{name} must be a tuple of rows'
+        if kind is str and name not in FREE_TEXTS:
+            yield [f'--config.{name}=other'], f'{name} must be one of '
+        yield [f'--config.{name[:-1]}_=1'], f'there is no setting {name[:-1]}_'
+    yield ['--config.langevin=1'], 'there is no setting langevin'
+    yield ['--noconfig.data.flop'], 'there is no setting data.flop, but data.flip'
+    yield ['--config.batch_size=1501'], 'batch_size must be at most the 1500 images of digits'
+    yield ['--config.init_from=nowhere'], 'workdir must hold a run, but nowhere/config.json'
+    yield (
+        ['--config.data.name=mnist', '--config.data.dir=x'],
+        'data.image_size must be 28 for',
+    )
+    yield ['--config.langevin.step_size=0.04'], 'langevin.step_size must be below 2 * energy.ref'
+    yield (
+        ['--config.batch_size=0', '--config.seed=-1'],
+        'batch_size must be at least 1, got 0; s',
+    )
+
+
+def flags():
+    """Flags that there are not, and those that there are with what they cannot be."""
+    yield ['--workdri=run'], "Unknown command line flag 'workdri'"
+    yield ['run'], "every setting is a flag, --name=value; got 'run'"
+    yield ['--mode=draw'], '--mode=draw: value should be one of <train|'
+    yield ['--debugging'], "Unknown command line flag 'debugging'"
+    for name in ('step', 'num_samples', 'langevin_steps', 'num_reference', 'num_recoveries'):
+        for value in ('0', '-3', 'many', '1.5', ''):
+            yield [f'--{name}={value}'], f'flag --{name}={value}: '
+    for name in ('interpolation', 'reference_split', 'resume', 'split'):
+        yield [f'--{name}=other'], f'flag --{name}=other: value should be one of <'
+    for name in ('ema', 'profile', 'tensorboard', 'debug'):
+        yield [f'--{name}=perhaps'], f'flag --{name}=perhaps: '
+
+
+CONFIG_FILES = {
+    'syntax.py': ('def get_config(:\n', 'syntax.py, line 1: SyntaxError: '),
+    'name.py': ('def get_config():\n    return Confg()\n', 'name.py, line 2: NameError: '),
+    'import.py': ('import nowhere\n', 'import.py, line 1: ModuleNotFoundError: '),
+    'field.py': (
+        'from vaebm_jax import config\n\n\ndef get_config():\n    return config.Config(sed=1)\n',
+        'field.py, line 5: TypeError: ',
+    ),
+    'empty.py': ('', 'the file must define get_config()'),
+    'none.py': ('def get_config():\n    pass\n', 'get_config() must return a vae'),
+    'number.py': (
+        'def get_config():\n    return 7\n',
+        'get_config() must return a vae',
+    ),
+    'variant.py': (
+        'def get_config(v):\n    return v\n',
+        'the file has no variants, or',
+    ),
+    'zero.py': ('def get_config():\n    return 1 / 0\n', 'zero.py, line 2: ZeroDivisionError: '),
+    'binary.py': ('\0\0', 'SyntaxError: '),
+}
+
+
+def configs():
+    for name, (_, message) in CONFIG_FILES.items():
+        yield [f'--config={name}', *RUN], message
+    yield ['--config=number.py', '--config.seed=1', *RUN], 'get_config() must return a vaebm_jax'
+    yield ['--config=nowhere.py', *RUN], 'must name a config file that can be read: '
+    yield ['--config=folder', *RUN], 'must name a config file that can be read: '
+    yield ['--config=', *RUN], 'must name a config file that can be read: '
+    yield RUN, '--config must name a config file, such as configs/digits.py'
+    yield [f'{DIGITS}:large', *RUN], "there is no variant 'large'; there are: default"
+    yield ['--config.seed=1', DIGITS, *RUN], 'before a value for --config was specified'
+    yield [DIGITS], '--workdir must name the folder of the run'
+    yield [DIGITS, '--workdir='], '--workdir must name the folder of the run'
+
+
+# What stands in config.json of a workdir.
+SAVED = {
+    'half': '{"seed": 1',
+    'list': '[]',
+    'field': '{"langevin": {"num_stepz": 1}}',
+    'number': '{"langevin": 7}',
+    'binary': '\0',
+}
+
+
+def workdirs():
+    digits = [DIGITS, *TINY]
+    yield [*digits, '--workdir=file'], 'workdir must be a folder that can be written to'
+    yield [*digits, '--workdir=file/run'], 'workdir must be a folder that can be written to'
+    yield [*digits, '--workdir=trained', '--config.seed=1'], 'with other settings (use another work'
+    yield [*digits, '--workdir=trained', '--config.latent_dim=3'], 'latent_dim was 16, now 3'
+    yield [*digits, '--workdir=all_damaged', '--config.num_steps=4'], 'every checkpoint in '
+    yield [*digits, '--workdir=all_damaged', '--resume=strict'], '--resume=strict goes on from'
+    for name in SAVED:
+        yield [*digits, f'--workdir={name}'], f'{name}/config.json: '
+    for mode in ('sample', 'evaluate', 'report', 'recover'):
+        yield [f'--mode={mode}', '--workdir=nowhere'], 'workdir must hold a run, but nowhere/config'
+        yield [f'--mode={mode}'], '--workdir must name the folder of the run'
+        yield [f'--mode={mode}', '--workdir=half'], 'half/config.json: not JSON'
+    for mode in ('sample', 'evaluate'):
+        yield [f'--mode={mode}', '--workdir=new'], 'workdir has no checkpoint yet'
+        yield [f'--mode={mode}', '--workdir=trained', '--step=2'], 'step must be one of [3]'
+        yield [f'--mode={mode}', '--workdir=all_damaged'], 'is damaged: '
+        other = '--config.latent_dim=3'
+        yield [f'--mode={mode}', '--workdir=trained', other], 'other networks: latent_dim was 16'
+    for name in ('nowhere.npz', 'file', 'other.npz', 'pickled.npz', 'folder'):
+        weights = f'--inception_weights={name}'
+        yield ['--mode=evaluate', '--workdir=trained', weights], name
+    for flag in ('--input=images/good.png', '--output=out.png'):
+        yield (
+            ['--mode=recover', '--workdir=trained', flag],
+            '--mode=recover needs a run with',
+        )
+
+
+def data():
+    images = [FACADES, *RUN, '--config.batch_size=1']
+    yield [*images, '--config.data.dir=nowhere'], 'data.dir must be a folder of images '
+    yield [*images, '--config.data.dir=file'], 'data.dir must be a folder of images '
+    yield [*images, '--config.data.dir=folder'], 'data.dir must hold images ('
+    yield [*images, '--config.data.dir=texts'], 'data.dir must hold images ('
+    for name in ('damaged', 'truncated', 'animated', 'bits'):
+        yield [*images, f'--config.data.dir={name}'], f'{name}/{name}.png '
+    skipping = ['--config.data.dir=damaged', '--config.data.skip_unreadable']
+    yield [*images, *skipping], 'data.dir holds 1 files and no image that can be read'
+    yield [*images, '--config.data.dir=images', '--config.batch_size=9'], 'batch_size must be at mo'
+    mnist = [f'--config={ROOT}/configs/mnist.py', *RUN]
+    for place in ('nowhere', 'folder', 'file'):
+        yield [*mnist, f'--config.data.dir={place}'], f'mnist is not prepared in {place} '
+    for place in ('unversioned', 'described'):
+        yield [*mnist, f'--config.data.dir={place}'], f'mnist in {place} cannot be read'
+
+
+def make_files(folder):
+    """What the command lines above name."""
+    for name, (text, _) in CONFIG_FILES.items():
+        (folder / name).write_text(text)
+    for name, text in SAVED.items():
+        (folder / name).mkdir()
+        (folder / name / 'config.json').write_text(text)
+    for name in ('folder', 'texts', 'images', 'damaged', 'truncated', 'animated', 'bits', 'new'):
+        (folder / name).mkdir()
+    (folder / 'file').write_text('no folder')
+    (folder / 'texts' / 'a.txt').write_text('no image')
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8))
+    picture.save(folder / 'images' / 'good.png')
+    whole = (folder / 'images' / 'good.png').read_bytes()
+    (folder / 'damaged' / 'damaged.png').write_bytes(b'GIF89a no image')
+    (folder / 'truncated' / 'truncated.png').write_bytes(whole[: len(whole) // 2])
+    more = [Image.new('RGB', (80, 80), 'red')]
+    picture.save(folder / 'animated' / 'animated.png', save_all=True, append_images=more)
+    Image.new('F', (80, 80)).save(folder / 'bits' / 'bits.png', 'TIFF')
+    np.savez(folder / 'other.npz', weights=np.zeros(3))
+    np.savez(folder / 'pickled.npz', x=np.array([{}], object))
+    for name in ('unversioned', 'described'):
+        version = folder / name / 'mnist' / '3.0.1'
+        version.mkdir(parents=True)
+        (version / 'dataset_info.json').write_text('{' if name == 'described' else '{}')
+        (version / 'mnist-train.array_record-00000-of-00001').touch()
+
+
+def run_all(cases, folder):
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tests' / 'run_mistakes.py'],
+        input=json.dumps(cases),
+        cwd=folder,
+        env=os.environ | {'PYTHONPATH': str(ROOT), 'XDG_CACHE_HOME': str(folder.parent / 'cache')},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('mistakes') / 'here'
+    folder.mkdir()
+    make_files(folder)
+    ((trained),) = run_all([[DIGITS, '--workdir=trained', *TINY]], folder)
+    assert trained['status'] == 0, trained
+    shutil.copy(folder / 'trained' / 'config.json', folder / 'new')
+    shutil.copytree(folder / 'trained', folder / 'all_damaged')
+    damaged = next((folder / 'all_damaged' / 'checkpoints' / '3').rglob('manifest.ocdbt'))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    return folder
+
+
+def groups():
+    digits = [DIGITS, *RUN]
+    return {
+        'settings': [([*digits, *wrong], message) for wrong, message in settings()],
+        'flags': [([*digits, *wrong], message) for wrong, message in flags()],
+        'config files': list(configs()),
+        'workdirs': list(workdirs()),
+        'data': list(data()),
+    }
+
+
+def test_there_are_200_of_them():
+    assert sum(len(cases) for cases in groups().values()) >= 200
+
+
+@pytest.mark.parametrize('group', groups())
+def test_a_mistake_costs_one_line_and_nothing_else(folder, group):
+    cases = groups()[group]
+    results = run_all([arguments for arguments, _ in cases], folder)
+    wrong = []
+    for (arguments, message), result in zip(cases, results, strict=True):
+        lines = [line for line in result['errors'] if not line.startswith(HEADER)]
+        named = [line for line in lines if line.startswith('the checkpoint ')]
+        lines = [line for line in lines if line not in named]
+        is_clear = len(lines) == 1 and lines[0].startswith('error: ') and message in lines[0]
+        if result['status'] != 1 or not is_clear or result['changed']:
+            wrong.append(f'{arguments[1:]}, expected: {message!r}, got: {result}')
+    assert not wrong, '\n'.join(wrong)

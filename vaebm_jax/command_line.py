@@ -1,0 +1,99 @@
+"""Reads the command line: flags, the config file, and what is wrong with either in one line."""
+
+import difflib
+import pathlib
+import re
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from vaebm_jax import saved_config
+from vaebm_jax.checkpoints import load_config
+from vaebm_jax.config import KINDS, Config, flatten
+from vaebm_jax.errors import UserError
+
+_CONFIG_MODULE = 'config_config'  # What ml_collections calls the file of a flag named config.
+_NO_CONFIG = 'get_config() must return a vaebm_jax.config.Config'
+
+
+def with_saved_config(argv: Sequence[str], modes: Sequence[str]) -> list[str]:
+    """The command line with the workdir's own config in place of --config, but to train."""
+    parser = flags.FlagValues()
+    flags.DEFINE_enum('mode', 'train', modes, '', flag_values=parser)
+    flags.DEFINE_string('workdir', None, '', flag_values=parser)
+    flags.DEFINE_string('config', None, '', flag_values=parser)
+    parser.set_gnu_getopt()  # A value that stands apart, --step 5, does not end the flags.
+    rest = parser(argv, known_only=True)
+    if parser.mode == 'train' or not parser.workdir:
+        return argv
+    load_config(parser.workdir)  # A workdir without a run tells it here.
+    saved = f'{pathlib.Path(saved_config.__file__)}:{parser.workdir}'
+    own = [f'--mode={parser.mode}', f'--workdir={parser.workdir}', f'--config={saved}']
+    return [rest[0], *own, *rest[1:]]
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Reads the flags and the config file.
+
+    Raises:
+      UserError: for a setting that there is not, or of the wrong kind, and for a config file that
+        fails.
+      flags.Error: for what is wrong with another flag.
+    """
+    kinds = {name: type(value) for name, value in flatten(Config()).items()}
+    for argument in argv:
+        name = re.match(r'--?(?:no)?config\.([^=]*)', argument)
+        if name and name[1] not in kinds:
+            near = difflib.get_close_matches(name[1], kinds, 1)
+            hint = f', but {near[0]}' if near else ': vaebm_jax/config.py lists them'
+            raise UserError(f'there is no setting {name[1]}{hint}')
+    try:
+        return flags.FLAGS(argv)
+    except Exception as error:
+        if fault := fault_of_config_file(error):
+            raise UserError(f'--config: {fault}') from error
+        if setting := re.match(r'flag --config\.([\w.]+)=(.*?): ', str(error), re.DOTALL):
+            kind = KINDS[kinds[setting[1]]]
+            raise UserError(f'{setting[1]} must be {kind}, got {setting[2]!r}') from error
+        raise
+
+
+def fault_of_config_file(error: BaseException) -> str:
+    """What went wrong in the config file, and in which line; '' if the error is not its own."""
+    while error.__context__ is not None:  # The flag libraries raise others in its place.
+        error = error.__context__
+    if isinstance(error, UserError):
+        return str(error)
+    if getattr(error, 'name', None) == 'get_config':
+        return 'the file must define get_config()'
+    if isinstance(error, TypeError) and str(error).startswith('get_config() '):
+        return f'the file has no variants, or needs one: {error}'
+    places = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals['__name__'] == _CONFIG_MODULE
+    ]
+    if isinstance(error, SyntaxError):
+        places = [(error.filename, error.lineno)]
+    if places:
+        file, line = places[-1]
+        said = error.msg if isinstance(error, SyntaxError) else error
+        return f'{file}, line {line}: {type(error).__name__}: {" ".join(str(said).split())}'
+    return _NO_CONFIG if isinstance(error, KeyError) else ''
+
+
+def checked(flag: flags.FlagHolder) -> Config:
+    """The config that --config and its overrides give."""
+    try:
+        config: Any = flag.value
+        getattr(config, 'name', None)  # A config that could not be loaded tells it here.
+    except OSError as error:
+        reason = ' '.join(str(error.__cause__ or error).split())
+        raise UserError(f'--config must name a config file that can be read: {reason}') from error
+    if config is None and not flags.FLAGS['config'].present:
+        raise UserError('--config must name a config file, such as configs/digits.py')
+    if not isinstance(config, Config):
+        raise UserError(f'--config: {_NO_CONFIG}')
+    return config

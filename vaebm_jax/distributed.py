@@ -1,0 +1,194 @@
+"""Several processes at one run: how they find each other, agree, share work, and end.
+
+The runtime is JAX's own. With one process every function here is the plain thing: nothing is
+started, nothing is sent, nothing waits.
+"""
+
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from vaebm_jax.errors import UserError
+
+# A process that has said nothing for so long is taken for dead, and JAX ends the others. Short
+# enough that a lost machine costs a minute, long enough for one whose disk or network stalls.
+_HEARTBEAT_SECONDS = 60
+_GRACE_SECONDS = 3.0
+# For the others' work, such as an evaluation by process 0; the death of a process ends it earlier.
+_PATIENCE_SECONDS = 7 * 24 * 3600
+# What the runtime's errors have in common when another process is gone.
+_SIGNS_OF_LOSS = ('gloo', 'nccl', 'heartbeat', 'barrier', 'unavailable', 'deadline_exceeded')
+
+LOSS = (
+    'another process of the run has ended, whose own lines say why; started again in all of them, '
+    'the same command goes on from the newest checkpoint'
+)
+
+T = TypeVar('T')
+_waits = itertools.count()
+
+
+def initialize(
+    mode: str = 'auto',
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Joins the other processes of the run. Before anything asks JAX for its devices.
+
+    Args:
+      mode: auto: as `jax.distributed` finds them (TPU slices, SLURM, Kubernetes, Open MPI), alone
+        where it finds none; explicit: as the other arguments say; off: alone.
+      coordinator_address: HOST:PORT of process 0.
+      num_processes: how many there are.
+      process_id: which of them this is, from 0 on.
+
+    Raises:
+      UserError: for arguments that are missing or contradict each other, and for a cluster that
+        was found but cannot be joined.
+    """
+    where = {
+        'coordinator_address': coordinator_address,
+        'num_processes': num_processes,
+        'process_id': process_id,
+    }
+    given = [f'--{name}' for name, value in where.items() if value is not None]
+    if mode != 'explicit' and given:
+        raise UserError(
+            f'{", ".join(given)} must come with --distributed=explicit, got --distributed={mode}'
+        )
+    if mode == 'off':
+        return
+    if mode == 'explicit':
+        _check(**where)
+        where['cluster_detection_method'] = 'deactivate'
+    try:
+        jax.distributed.initialize(**where, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+    except Exception as error:
+        if mode == 'auto' and 'coordinator_address should be defined' in str(error):
+            return  # No cluster: alone.
+        reason = ' '.join(str(error).split())[:300]
+        other = '; --distributed=off trains in this process alone' if mode == 'auto' else ''
+        raise UserError(
+            f'--distributed={mode}: cannot join the cluster ({reason}){other}'
+        ) from error
+
+
+def _check(coordinator_address, num_processes, process_id):
+    missing = [
+        flag
+        for flag, value in (
+            ('--coordinator_address=HOST:PORT', coordinator_address),
+            ('--num_processes', num_processes),
+            ('--process_id', process_id),
+        )
+        if value is None
+    ]
+    if missing:
+        raise UserError(f'--distributed=explicit needs {", ".join(missing)}, too')
+    host, _, port = coordinator_address.rpartition(':')
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(
+            '--coordinator_address must be HOST:PORT of process 0, the same in all processes, '
+            f'got {coordinator_address!r}'
+        )
+    if not 0 <= process_id < num_processes:
+        raise UserError(
+            f'--process_id must be from 0 to --num_processes - 1 = {num_processes - 1}, '
+            f'got {process_id}'
+        )
+
+
+def is_first() -> bool:
+    """Whether this is the process that says, writes and decides."""
+    return jax.process_index() == 0
+
+
+def agreed(decide: Callable[[], T]) -> T:
+    """What process 0 decides, known to all; where it raises a UserError, all do.
+
+    Args:
+      decide: returns what JSON can hold; called by process 0 alone, while the others wait.
+    """
+    if jax.process_count() == 1:
+        return decide()
+    message = {}
+    if is_first():
+        try:
+            message = {'value': decide()}
+        except UserError as error:
+            message = {'error': str(error)}
+    wait_for_all('decided')
+    content = np.frombuffer(json.dumps(message).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    content = content if is_first() else np.zeros(length, np.uint8)
+    message = json.loads(multihost_utils.broadcast_one_to_all(content).tobytes())
+    if 'error' in message:
+        raise UserError(message['error'])
+    return message['value']
+
+
+def check_alike(settings: str) -> None:
+    """Raises a UserError in all processes if one of them was started with other settings."""
+    if not in_all(agreed(lambda: settings) == settings):
+        raise UserError(
+            'all processes of a run must be started with the same settings, but one has others '
+            'than process 0'
+        )
+
+
+def in_all(is_right: bool) -> bool:
+    """Whether something holds in every process."""
+    return bool(np.all(multihost_utils.process_allgather(np.bool_(is_right))))
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when all processes have come here, however long that takes.
+
+    Not by a collective of the devices, as JAX's own way is: on CPUs those wait half an hour.
+    """
+    if jax.process_count() > 1:
+        from orbax.checkpoint import multihost
+
+        wait = multihost.get_barrier_sync_fn()
+        wait(key=f'{name} {next(_waits)}', timeout_ms=1000 * _PATIENCE_SECONDS)
+
+
+def share(count: int) -> range:
+    """Which of `count` pieces of work this process does beforehand; alone, it does none so."""
+    num_processes = jax.process_count()
+    return range(jax.process_index(), count if num_processes > 1 else 0, num_processes)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error of the runtime tells that another process has ended."""
+    text = str(error).lower()
+    return (
+        jax.distributed.is_initialized()
+        and isinstance(error, (jax.errors.JaxRuntimeError, ValueError))
+        and not isinstance(error, UserError)
+        and any(sign in text for sign in _SIGNS_OF_LOSS)
+    )
+
+
+def leave(status: int) -> None:
+    """Ends a process that stops before its work is done, without waiting for the others.
+
+    A regular end waits for all, who may be waiting for this one. Process 0 holds the runtime that
+    tells the others' ends, and goes a little later, so that they can tell theirs.
+    """
+    if not jax.distributed.is_initialized():
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_first():
+        time.sleep(_GRACE_SECONDS)
+    os._exit(status)

@@ -1,0 +1,207 @@
+"""--mode=likelihood: from a checkpoint to `likelihood.json`, nats and bits of the test images."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+
+from vaebm_jax import checkpoints, data, logs
+from vaebm_jax.config import Config, DataConfig
+from vaebm_jax.diagnostics import energies_of
+from vaebm_jax.errors import UserError
+from vaebm_jax.files import write_atomically
+from vaebm_jax.likelihood import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
+from vaebm_jax.sampling import averaged, energy_of, generate
+
+_MAX_IMAGES = 10_000
+_STARTS = {'reverse_forward': "the chains' ends", 'reverse_samples': 'refined samples'}
+_NUMBERS_A_CALL = 2**18  # Pixels of the chains that go at the same time.
+
+
+def evaluate_likelihood(
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    num_samples: int,
+    num_temperatures: int,
+    step: int | None = None,
+    ema: bool = True,
+) -> dict:
+    """Brackets log Z of a checkpoint's energy, and so the likelihood of the test images.
+
+    The paths begin at the Gaussian with the moments of refined samples, which are also one of the
+    two sets that go back.
+
+    Args:
+      config: of the run.
+      workdir: of the run; `likelihood.json` is written there.
+      num_samples: chains each way.
+      num_temperatures: of a path.
+      step: which checkpoint; None: the newest.
+      ema: the averaged parameters.
+
+    Returns:
+      What `likelihood.json` holds. `log_z` has an object a direction, `forward`, `reverse_forward`
+      and `reverse_samples`, with `log_z`, `standard_error` (nats) and `effective_sample_size`, and
+      `lower` and `upper`. `nats` of an image and, of each of its numbers, `bits_per_dimension`,
+      have `lower` and `upper` from them, and `standard_error` from the choice of test images.
+
+    Raises:
+      UserError: if the run is conditional or without an energy, there is no such checkpoint or data
+        set, or the energy is not finite.
+    """
+    refuse(config)
+    workdir = pathlib.Path(workdir)
+    states, config = checkpoints.load(workdir, step, config)
+    states = averaged(states) if ema else states
+    logs.say(f'likelihood: step {int(states.energy.step)} of {workdir}')
+    images = data.first_images(config.data, 'test', _MAX_IMAGES)
+    x, bin_width = dequantized(np.random.default_rng(config.seed), images, config.data)
+    key_samples, key_chains = jax.random.split(jax.random.key(config.seed, impl=config.generator))
+    _, samples = generate(key_samples, states, config, num_samples, ema=False)
+    num_dims = samples[0].size
+    logs.say('likelihood: a pilot run for the schedule')
+    bracket = bracket_log_z(
+        key_chains,
+        energy_of(states.energy, config),
+        gaussian_of(samples),
+        samples,
+        num_chains=num_samples,
+        num_temperatures=num_temperatures,
+        chains_a_call=min(64, max(1, _NUMBERS_A_CALL // num_dims)),
+        track=_tracked,
+    )
+    if not np.isfinite(bracket.lower):
+        raise UserError(f'the energy of {workdir} is not finite everywhere: log Z {bracket.lower}')
+    result = {
+        'checkpoint_step': int(states.energy.step),
+        'data': config.data.name,
+        'ema': ema,
+        'num_chains': num_samples,
+        'num_temperatures': num_temperatures,
+        'lowest_acceptance': bracket.acceptance,
+    } | likelihood_of(energies_of(states, config, x), bracket, num_dims, bin_width)
+    content = json.dumps(result, indent=2) + '\n'
+    write_atomically(workdir / 'likelihood.json', content.encode())
+    for line in table(result):
+        logs.say(line)
+    logs.say(f'finished: {workdir / "likelihood.json"}')
+    return result
+
+
+def refuse(config: Config) -> None:
+    """Raises a UserError where the run's energy has no likelihood of images."""
+    if config.condition.kind != 'none':
+        raise UserError(
+            '--mode=likelihood needs a run without a condition, got '
+            f'condition.kind={config.condition.kind!r}'
+        )
+    if config.method == 'vae':
+        raise UserError("--mode=likelihood needs a run with an energy, got method='vae'")
+    if not config.energy.reference_std:
+        raise UserError(
+            '--mode=likelihood needs an energy with a reference term, without which Z may be '
+            'infinite, got energy.reference_std=0'
+        )
+
+
+def _tracked(items: Iterable, doing: str, total: int, size: int) -> Iterator:
+    return logs.tracked(items, doing, 'chains', total, size)
+
+
+def dequantized(
+    rng: np.random.Generator, images: np.ndarray, settings: DataConfig
+) -> tuple[np.ndarray, float]:
+    """8-bit images spread over their bins by uniform noise, and the width of a bin.
+
+    The density of what takes 256 values only is no likelihood. Where the model was trained with
+    `data.dequantize` the bins are its own, `[k, k + 1] / 128 - 1`; otherwise they lie about the
+    values that it saw, `k / 127.5 - 1`. Points, which are no integers, stay, with a width of 1.
+
+    Args:
+      rng: of the noise.
+      images: `[N, H, W, C]` uint8, or points, float.
+      settings: of the run.
+    """
+    if np.issubdtype(images.dtype, np.floating):
+        return images, 1.0
+    noise = rng.random(images.shape)
+    if settings.dequantize:
+        return np.asarray((images + noise) / 128.0 - 1.0, np.float32), 1 / 128.0
+    return np.asarray((images + noise - 0.5) / 127.5 - 1.0, np.float32), 1 / 127.5
+
+
+def likelihood_of(energies: np.ndarray, bracket: Bracket, num_dims: int, bin_width: float) -> dict:
+    """`log p(x) = -U(x) - log Z` of the images whose energies these are, from both bounds.
+
+    Args:
+      energies: `[N]` nats.
+      bracket: of log Z.
+      num_dims: numbers of an image.
+      bin_width: of `dequantized`.
+    """
+    mean, error = -np.mean(energies), np.std(energies, ddof=1) / np.sqrt(len(energies))
+    lower, upper = float(mean - bracket.upper), float(mean - bracket.lower)
+    bits = lambda nats: bits_per_dimension(nats, num_dims, bin_width)
+    estimates = {'forward': bracket.forward} | {
+        f'reverse_{name}': estimate for name, estimate in bracket.reverse.items()
+    }
+    result = {
+        'log_z': {name: estimate._asdict() for name, estimate in estimates.items()}
+        | {'lower': bracket.lower, 'upper': bracket.upper},
+        'num_images': len(energies),
+        'nats': {'lower': lower, 'upper': upper, 'standard_error': float(error)},
+        'bits_per_dimension': {
+            'lower': bits(upper),
+            'upper': bits(lower),
+            'standard_error': float(error / (num_dims * np.log(2.0))),
+        },
+    }
+    return result | _warned(estimates)
+
+
+def _warned(estimates):
+    """In words, where the estimates tell that they are not to be trusted."""
+    forward = estimates['forward']
+    warnings = []
+    if forward.effective_sample_size < 10.0:
+        warnings.append(
+            f'the weight is on {forward.effective_sample_size:.1f} chains, so that standard errors '
+            'of log Z mean nothing; the lower bound stands, the upper one holds if no energy is '
+            'lower than those found'
+        )
+    for way, what in _STARTS.items():
+        back = estimates[way]
+        if back.log_z < forward.log_z - 3.0 * (forward.standard_error + back.standard_error):
+            warnings.append(
+                f'by {what} log Z would be {back.log_z:.6g} nats at the most, but it is '
+                f'{forward.log_z:.6g} at the least: they are no samples of p'
+            )
+    return {'warning': '; '.join(warnings)} if warnings else {}
+
+
+def table(result: dict) -> list[str]:
+    """The estimates as lines for a terminal."""
+    ways = {
+        'forward': 'log Z, forward',
+        'reverse_forward': 'log Z, back from their ends',
+        'reverse_samples': 'log Z, back from samples',
+    }
+    lines = [
+        '{:28s} {:14.3f} +- {:.2g} nats, {:.4g} of {} chains count'.format(
+            name, *result['log_z'][way].values(), result['num_chains']
+        )
+        for way, name in ways.items()
+    ]
+    for name, unit in (('nats', 'log p(x)'), ('bits_per_dimension', 'bits per dimension')):
+        interval = result[name]
+        lines.append(
+            f'{unit:28s} {interval["lower"]:.5g} to {interval["upper"]:.5g}, +- '
+            f'{interval["standard_error"]:.2g} by the choice of {result["num_images"]} test images'
+        )
+    if 'warning' in result:
+        lines.append('warning: ' + result['warning'])
+    return lines

@@ -1,0 +1,128 @@
+"""--mode=geometry: how data, energy and decoder come together over a run's checkpoints."""
+
+import json
+import os
+import pathlib
+
+import jax
+import numpy as np
+
+from vaebm_jax import checkpoints, geometry, logs, plots, toy
+from vaebm_jax.base import States
+from vaebm_jax.config import Config
+from vaebm_jax.files import write_atomically
+from vaebm_jax.plane import geometry_of
+from vaebm_jax.sampling import averaged, generate
+from vaebm_jax.train import run_keys
+from vaebm_jax.train_state import create_states
+
+_FRAMES = 6
+_POINTS = 4000
+_CURVES = {
+    'kl_data_energy': 'KL(Π || P) = KL(data || p)',
+    'kl_data_revised': 'KL(data || revised samples)',
+    'kl_p_q': 'KL(P || Q)',
+    'kl_pi_q': 'KL(Π || Q)',
+    'kl_energy_decoder': 'KL(p || q)',
+    'posterior_gap': 'KL(P || Q) - KL(p || q)',
+}
+
+
+def write_geometry(config: Config, workdir: str | os.PathLike, *, ema: bool = True) -> list[dict]:
+    """Measures every checkpoint that a run on points has kept, and draws them.
+
+    Writes to the workdir: `geometry.jsonl`, a row a checkpoint, of `plane.geometry_of`;
+    `samples/divergences.png`, the same as curves; and `samples/film.png`: the densities of energy
+    and decoder, ancestral and revised samples at some of the steps, beside the data.
+
+    Args:
+      config: of the run; `config.langevin` may differ from it.
+      workdir: of the run.
+      ema: with the averaged parameters.
+
+    Returns:
+      The rows. The first is of step 0, the untrained models.
+
+    Raises:
+      UserError: if there is no checkpoint.
+    """
+    workdir = pathlib.Path(workdir)
+    with checkpoints.opened(workdir) as (_, saved):
+        steps = [0, *saved]
+    frames = {steps[index] for index in _spread(steps)}
+    rows, film = [], []
+    for step in logs.tracked(steps, 'measuring', 'checkpoints', len(steps)):
+        states = _states_at(step, config, workdir)
+        states = averaged(states) if ema else states
+        rows.append({'step': step} | geometry_of(states, config))
+        if step in frames:
+            film.append((step, *_frame(states, config)))
+    content = ''.join(json.dumps(row) + '\n' for row in rows)
+    write_atomically(workdir / 'geometry.jsonl', content.encode())
+    draw_film(workdir / 'samples' / 'film.png', config, film)
+    draw_curves(workdir / 'samples' / 'divergences.png', rows)
+    logs.say(
+        f'finished: {workdir / "geometry.jsonl"}; film.png and divergences.png in '
+        f'{workdir / "samples"}'
+    )
+    return rows
+
+
+def _states_at(step: int, config: Config, workdir: pathlib.Path) -> States:
+    if step:
+        return checkpoints.load(workdir, step, config)[0]
+    return create_states(run_keys(config, 0)[0], config)
+
+
+def _spread(steps):
+    """Indices of some steps, the first ones closer together: there most happens."""
+    shares = np.linspace(0.0, 1.0, _FRAMES) ** 2
+    return np.unique(np.round(shares * (len(steps) - 1)).astype(int))
+
+
+def _frame(states, config):
+    """A step's log densities on the grid and samples, `(energy, decoder, ancestral, refined)`."""
+    found = geometry.densities(states, config, geometry.make_grid())
+    key = jax.random.key(config.seed, impl=config.generator)
+    return found.energy, found.decoder, *generate(key, states, config, _POINTS, ema=False)
+
+
+def draw_film(path: str | os.PathLike, config: Config, film: list[tuple]) -> None:
+    """Writes the film: a column a step, the data in the first."""
+    grid = geometry.make_grid()
+    truth = toy.log_density(config.data.name, grid.points)
+    points = toy.draw(config.data.name, _POINTS, seed=config.seed)
+    columns = [('data', truth, truth, points, points)]
+    columns += [(f'step {step:,}', *parts) for step, *parts in film]
+    names = ('energy: exp(-U) / Z', 'decoder: q(x)', 'ancestral samples', 'revised samples')
+    highest = np.exp(truth.max())
+
+    def draw(figure):
+        for column, (title, *parts) in enumerate(columns):
+            for row, part in enumerate(parts):
+                axes = figure.add_subplot(4, len(columns), row * len(columns) + column + 1)
+                plots.panel(axes, '' if row else title)
+                if column == 1:
+                    axes.set_ylabel(names[row])
+                if row < 2:
+                    plots.density(axes, grid, part, highest)
+                else:
+                    plots.cloud(axes, part)
+
+    plots.write(path, 1.6 * len(columns), 6.7, draw)
+
+
+def draw_curves(path: str | os.PathLike, rows: list[dict]) -> None:
+    """Writes the divergences by training step."""
+    steps = [row['step'] for row in rows]
+
+    def draw(figure):
+        axes = figure.add_subplot()
+        for name, caption in _CURVES.items():
+            values = [row.get(name) for row in rows]
+            if None not in values:
+                axes.plot(steps, values, marker='.', linewidth=1, label=caption)
+        axes.set(xlabel='training step', ylabel='nats', yscale='log')
+        axes.legend(frameon=False)
+
+    plots.write(path, 7.0, 3.6, draw)

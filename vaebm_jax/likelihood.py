@@ -1,0 +1,409 @@
+"""log Z of any energy by annealed importance sampling, from below and from above.
+
+R. Neal, Annealed importance sampling, 2001; both ways: R. Grosse, Z. Ghahramani, R. Adams,
+Sandwiching the marginal likelihood using bidirectional Monte Carlo, 2015. What is known of log Z
+gives log p(x) = -U(x) - log Z of any x.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaebm_jax import keys as draws
+from vaebm_jax.langevin import EnergyFn
+from vaebm_jax.metropolis import mala_sample, mala_step, point_at
+
+_TARGET = 0.6  # Share of accepted steps, near the best of many dimensions, 0.574.
+_PILOT_CHAINS = 64
+_PILOT_TEMPERATURES = 200
+_PILOT_MOVES = 5
+_PILOT_ROUNDS = 3
+
+
+class Gaussian(NamedTuple):
+    """N(mean, std² I), where a path begins whose end is the model.
+
+    Attributes:
+      mean: of a point's shape.
+      std: one number, or of a point's shape.
+    """
+
+    mean: chex.Array
+    std: chex.Array
+
+    def energy(self, x: chex.Array) -> chex.Array:
+        """Minus the log density, constants included, `[B]` nats."""
+        squares = jnp.square(self._scaled(x)).reshape(x.shape[0], -1)
+        log_z = jnp.sum(jnp.log(self._row(self.std)) + 0.5 * math.log(2.0 * math.pi))
+        return 0.5 * jnp.sum(squares, axis=1) + log_z
+
+    def gradient(self, x: chex.Array) -> chex.Array:
+        """Of the energy, `[B, ...]`."""
+        return self._scaled(x) / self._row(self.std)
+
+    def sample(self, key: chex.PRNGKey, num_chains: int) -> chex.Array:
+        """`[num_chains, ...]`; by one key, or by one a chain."""
+        noise = draws.normal(draws.chain_keys(key, num_chains), self.mean.shape)
+        return self._row(self.mean) + self._row(self.std) * noise.astype(self.mean.dtype)
+
+    def _scaled(self, x):
+        return (x - self._row(self.mean)) / self._row(self.std)
+
+    def _row(self, value):
+        return jnp.broadcast_to(jnp.asarray(value, self.mean.dtype), self.mean.shape)[jnp.newaxis]
+
+
+def gaussian_of(x: chex.Array) -> Gaussian:
+    """The Gaussian with the mean of points `[N, ...]` and their mean variance."""
+    mean = jnp.mean(x, axis=0)
+    return Gaussian(mean, jnp.sqrt(jnp.mean(jnp.square(x - mean[jnp.newaxis]))))
+
+
+class Schedule(NamedTuple):
+    """A path of densities `p_β ∝ exp(-(1 - β) U₀ - β U)`, and the kernel's step size at each.
+
+    Attributes:
+      betas: `[K + 1]`, from 0 (the Gaussian) to 1 (the model), or back.
+      step_sizes: `[K + 1]`, δ.
+    """
+
+    betas: chex.Array
+    step_sizes: chex.Array
+
+    def reversed(self) -> 'Schedule':
+        """The way back."""
+        return Schedule(self.betas[::-1], self.step_sizes[::-1])
+
+
+class Annealed(NamedTuple):
+    """What a way along a schedule gives.
+
+    Attributes:
+      x: where the chains end, `[B, ...]`.
+      log_weights: `[B]` nats; the mean of their exponentials estimates Z_end / Z_start.
+      acceptance: the share of accepted steps at each β but the first, `[K]`.
+    """
+
+    x: chex.Array
+    log_weights: chex.Array
+    acceptance: chex.Array
+
+
+def annealed_importance_sampling(
+    key: chex.PRNGKey,
+    energy_fn: EnergyFn,
+    base: Gaussian,
+    schedule: Schedule,
+    x: chex.Array,
+    *,
+    num_moves: int = 1,
+) -> Annealed:
+    """Takes samples of a schedule's first density to its last, by a scan.
+
+    At each next β a chain's log weight grows by `(β_k - β_{k-1}) (U₀(x) - U(x))`; then it moves, by
+    Metropolis-adjusted Langevin steps that leave p_β as it is. The weights are exact whatever the
+    schedule; how much they vary is its doing. With w the mean of `exp(log_weights)`:
+
+    * Forward, from `base.sample`, E w = Z. So log w is below log Z on average, and by Markov's
+      inequality exceeds it by b nats with a probability of exp(-b) at most, whatever the energy.
+    * Back, `schedule.reversed()` from samples of p, E w = 1 / Z: -log w is above log Z in the same
+      sense, but only as far as these are samples of p. Chains that have not found the lowest
+      energies give a number that is too small, and nothing in it tells so.
+
+    The log weights are sums of many small numbers; what rounding takes from each addition is
+    gathered and added at the end. What is left is U's own rounding, 2⁻²⁴ |U| in float32: 0.006 nats
+    of 1e5, 0.06 of 1e6, at each weight and each test. In float64, everything is (`x`, the Gaussian
+    and what `energy_fn` computes with must be, under `jax_enable_x64`).
+
+    Args:
+      key: one key, or `[B]`, one a chain.
+      energy_fn: U, maps `[B, ...]` to energies `[B]` in nats, each row by itself.
+      base: U₀, as minus its log density, so that its own Z is 1.
+      schedule: where to go, such as `tune` gives.
+      x: samples of the schedule's first density, `[B, ...]`.
+      num_moves: steps at each β.
+    """
+    keys = draws.chain_keys(key, x.shape[0])
+    betas, step_sizes = (jnp.asarray(part, x.dtype) for part in schedule)
+
+    def advance(carry, step):
+        point, total, lost = carry
+        index, change, beta, step_size = step
+        total, rounded = _add(total, change * (base.energy(point.x) - point.energy))
+
+        def move(point, number):
+            move_keys = draws.fold_in(keys, index * num_moves + number)
+            return _move(move_keys, energy_fn, base, beta, point, step_size)
+
+        point, accepted = jax.lax.scan(move, point, jnp.arange(num_moves))
+        return (point, total, lost + rounded), jnp.mean(accepted)
+
+    start = point_at(energy_fn, x)
+    nothing = jnp.zeros_like(start.energy)
+    steps = jnp.arange(len(betas) - 1), jnp.diff(betas), betas[1:], step_sizes[1:]
+    (point, total, lost), acceptance = jax.lax.scan(advance, (start, nothing, nothing), steps)
+    return jax.lax.stop_gradient(Annealed(point.x, total + lost, acceptance))
+
+
+def _move(keys, energy_fn, base, beta, point, step_size):
+    """One step that leaves p_β as it is, and the share of chains that took it."""
+
+    def view(point):
+        energy = (1.0 - beta) * base.energy(point.x) + beta * point.energy
+        return energy, (1.0 - beta) * base.gradient(point.x) + beta * point.gradient
+
+    point, is_accepted = mala_step(keys, energy_fn, point, step_size, view)
+    return point, jnp.mean(is_accepted, dtype=point.energy.dtype)
+
+
+def _add(total, increment):
+    """The sum as rounded, and what rounding took from it, exactly.
+
+    D. Knuth, The art of computer programming 2, 4.2.2, theorem B.
+    """
+    new = total + increment
+    part = new - total
+    return new, (total - (new - part)) + (increment - part)
+
+
+def tune(
+    key: chex.PRNGKey, energy_fn: EnergyFn, base: Gaussian, *, num_temperatures: int = 1000
+) -> Schedule:
+    """Finds a schedule by pilot runs, whose chains are then forgotten.
+
+    (Weights whose kernels adapted to the very chains that they weigh would not be exact.) At each β
+    of a pilot run the step size follows the share of accepted steps to 0.6. The first run's βs are
+    a sigmoid's, close to each other towards 0 and 1; the next ones' are spaced so that, from one β
+    to the next, weights change evenly by what the moves there change U₀ - U. Its spread over chains
+    in place of its change, which gives the thermodynamic length, would spend the schedule where
+    chains have long frozen into minima of different depth.
+
+    Args:
+      key: one key.
+      energy_fn: U, maps `[B, ...]` to energies `[B]` in nats.
+      base: U₀.
+      num_temperatures: K.
+    """
+    key_start, key_pilot = jax.random.split(key)
+    x = base.sample(key_start, _PILOT_CHAINS)
+    spread = jnp.std(base.energy(x) - energy_fn(x))
+    reach = jnp.log(jnp.maximum(10.0 * spread, 100.0))
+    betas = jax.nn.sigmoid(jnp.linspace(-reach, reach, _PILOT_TEMPERATURES + 1, dtype=x.dtype))
+    betas = (betas - betas[0]) / (betas[-1] - betas[0])
+
+    def improve(carry, number):
+        betas, step_size = carry
+        keys = draws.chain_keys(jax.random.fold_in(key_pilot, number), _PILOT_CHAINS)
+        step_sizes, changes = _pilot(keys, energy_fn, base, betas, step_size, x)
+        return (_even(betas, changes), step_sizes[0]), (betas, step_sizes)
+
+    start = betas, jnp.mean(base.std).astype(x.dtype)
+    runs = jax.lax.scan(improve, start, jnp.arange(_PILOT_ROUNDS))[1]
+    betas, step_sizes = (part[-1] for part in runs)
+    places = jnp.linspace(0, _PILOT_TEMPERATURES, num_temperatures + 1, dtype=x.dtype)
+    pilot_places = jnp.arange(_PILOT_TEMPERATURES + 1, dtype=x.dtype)
+    log_step_sizes = jnp.interp(places, pilot_places, jnp.log(step_sizes))
+    return jax.lax.stop_gradient(
+        Schedule(jnp.interp(places, pilot_places, betas), jnp.exp(log_step_sizes))
+    )
+
+
+def _pilot(keys, energy_fn, base, betas, step_size, x):
+    """Step sizes, and how much U₀ - U changes by the moves (median over chains), at each β."""
+
+    def advance(carry, step):
+        point, log_step_size = carry
+        index, beta = step
+        before = base.energy(point.x) - point.energy
+
+        def move(carry, number):
+            point, log_step_size = carry
+            move_keys = draws.fold_in(keys, index * _PILOT_MOVES + number)
+            point, accepted = _move(move_keys, energy_fn, base, beta, point, jnp.exp(log_step_size))
+            return (point, log_step_size + 0.5 * (accepted - _TARGET)), log_step_size
+
+        carry, log_step_sizes = jax.lax.scan(move, carry, jnp.arange(_PILOT_MOVES))
+        change = jnp.median(jnp.abs(base.energy(carry[0].x) - carry[0].energy - before))
+        return carry, (jnp.exp(jnp.mean(log_step_sizes)), change)
+
+    start = point_at(energy_fn, x), jnp.log(step_size)
+    return jax.lax.scan(advance, start, (jnp.arange(len(betas)), betas))[1]
+
+
+def _even(betas, changes):
+    """As many βs, over which the integral of `changes` grows evenly."""
+    changes = jnp.maximum(changes, 1e-6 * jnp.max(changes))
+    parts = jnp.diff(betas) * jnp.sqrt(changes[1:] * changes[:-1])
+    lengths = jnp.concatenate([jnp.zeros(1, parts.dtype), jnp.cumsum(parts)])
+    return jnp.interp(
+        jnp.linspace(0.0, lengths[-1], len(betas), dtype=lengths.dtype), lengths, betas
+    )
+
+
+class Estimate(NamedTuple):
+    """log Z by some chains.
+
+    Attributes:
+      log_z: nats.
+      standard_error: nats, by the delta method: too small where few chains carry the weight.
+      effective_sample_size: how many equal weights vary as little; 1 to the number of chains.
+    """
+
+    log_z: float
+    standard_error: float
+    effective_sample_size: float
+
+
+def log_mean_exp(log_weights: chex.Array) -> Estimate:
+    """`log mean exp` of log weights `[B]`, in float64."""
+    log_weights = np.asarray(log_weights, np.float64)
+    highest = log_weights.max()
+    weights = np.exp(log_weights - highest)
+    relative_error = weights.std(ddof=1) / weights.mean() / math.sqrt(len(weights))
+    size = weights.sum() ** 2 / np.square(weights).sum()
+    return Estimate(float(highest + np.log(weights.mean())), float(relative_error), float(size))
+
+
+class Bracket(NamedTuple):
+    """log Z between two estimates.
+
+    Attributes:
+      forward: the stochastic lower bound.
+      reverse: the stochastic upper bounds, by what was taken for samples of p: `forward`, the ends
+        of the forward chains, drawn by their weights; `samples`, those that were given.
+      schedule: the paths.
+      acceptance: the lowest share of accepted steps at a β, forward.
+    """
+
+    forward: Estimate
+    reverse: dict[str, Estimate]
+    schedule: Schedule
+    acceptance: float
+
+    @property
+    def lower(self) -> float:
+        """Nats."""
+        return self.forward.log_z
+
+    @property
+    def upper(self) -> float:
+        """The highest of all, nats: where an upper bound is below the lower, it is none."""
+        return max(self.lower, *(estimate.log_z for estimate in self.reverse.values()))
+
+
+def bracket_log_z(
+    key: chex.PRNGKey,
+    energy_fn: EnergyFn,
+    base: Gaussian,
+    samples: chex.Array | None = None,
+    *,
+    num_chains: int = 256,
+    num_temperatures: int = 1000,
+    num_moves: int = 1,
+    chains_a_call: int = 64,
+    track: Callable[[Iterable, str, int, int], Iterable] = lambda items, *_: items,
+) -> Bracket:
+    """Brackets log Z of an energy by annealed importance sampling, forward and back.
+
+    A pilot finds the schedule, then chains go from `base` to p. Their ends, drawn anew by their
+    weights, and `samples`, both after another `num_temperatures` Metropolis-adjusted Langevin steps
+    on U, go back. Chain i draws from `fold_in(key, i)`, however many go in a call.
+
+    The lower bound holds for any energy. The upper one holds as far as these are samples of p:
+    where the weights leave few of the ends, or a mode of p is in neither set, it does not. An upper
+    bound below the lower one tells so; one above it does not tell the contrary.
+
+    Args:
+      key: one key.
+      energy_fn: U, maps `[B, ...]` to energies `[B]` in nats, each row by itself.
+      base: near the model: `gaussian_of` its samples, or of data.
+      samples: of p, or near it, `[num_chains, ...]`; None: the forward chains' ends alone.
+      num_chains: each way.
+      num_temperatures: K; the variance of a log weight falls as 1 / K.
+      num_moves: steps at each β.
+      chains_a_call: bounds the memory.
+      track: shows progress: (items, what is done, total, worth of an item) to the same items.
+    """
+    key_tune, key_base, key_forward, key_draw, key_relax, key_reverse = jax.random.split(key, 6)
+    keys_of = jax.vmap(jax.random.fold_in, (None, 0))
+    schedule = jax.jit(lambda key: tune(key, energy_fn, base, num_temperatures=num_temperatures))(
+        key_tune
+    )
+
+    @jax.jit
+    def forward(chains):
+        x = base.sample(keys_of(key_base, chains), len(chains))
+        keys = keys_of(key_forward, chains)
+        return annealed_importance_sampling(keys, energy_fn, base, schedule, x, num_moves=num_moves)
+
+    @jax.jit
+    def back(chains, x):
+        x, _ = mala_sample(
+            keys_of(key_relax, chains),
+            energy_fn,
+            x,
+            num_steps=num_temperatures,
+            step_size=schedule.step_sizes[-1],
+        )
+        keys = keys_of(key_reverse, chains)
+        return annealed_importance_sampling(
+            keys, energy_fn, base, schedule.reversed(), x, num_moves=num_moves
+        )
+
+    in_parts = functools.partial(_in_parts, num_chains, chains_a_call, track)
+    there = in_parts('annealing forward', forward)
+    starts = {'forward': there.x[_drawn_by(key_draw, there.log_weights)]}
+    if samples is not None:
+        starts['samples'] = np.asarray(samples)[:num_chains]
+    reverse = {}
+    for name, x in starts.items():
+        came_back = in_parts(f'annealing back from {name}', back, x)
+        inverse = log_mean_exp(came_back.log_weights)
+        reverse[name] = inverse._replace(log_z=-inverse.log_z)
+    return Bracket(
+        log_mean_exp(there.log_weights), reverse, schedule, float(np.min(there.acceptance))
+    )
+
+
+def _in_parts(num_chains, size, track, doing, run, *arrays):
+    """`run(chains, *rows)` of all chains, so many at a time, to numpy."""
+    size = min(size, num_chains)
+    parts = []
+    for first in track(range(0, num_chains, size), doing, num_chains, size):
+        chains = np.minimum(np.arange(first, first + size), num_chains - 1)
+        parts.append(jax.device_get(run(chains, *(array[chains] for array in arrays))))
+    x, log_weights, acceptance = zip(*parts, strict=True)
+    x, log_weights = (np.concatenate(part)[:num_chains] for part in (x, log_weights))
+    return Annealed(x, log_weights, np.mean(acceptance, axis=0))
+
+
+def _drawn_by(key, log_weights):
+    """As many rows, drawn by their weights, evenly (systematic resampling)."""
+    weights = np.exp(np.asarray(log_weights, np.float64) - np.max(log_weights))
+    places = (np.arange(len(weights)) + float(jax.random.uniform(key))) / len(weights)
+    rows = np.searchsorted(np.cumsum(weights) / weights.sum(), places)
+    return np.minimum(rows, len(weights) - 1)
+
+
+def bits_per_dimension(
+    log_likelihood: chex.Numeric, num_dims: int, bin_width: float = 1.0
+) -> chex.Numeric:
+    """`-(log p(x) + D log Δ) / (D log 2)`: bits for each number of x that is told to a bin of Δ.
+
+    The log density of an 8-bit image's pixels counts in units of x, [-1, 1], and not of its 256
+    values, so that their distance belongs to it. For x with noise uniform over the bins the mean is
+    an upper bound of the bits of the 8-bit image itself. (L. Theis, A. van den Oord, M. Bethge, A
+    note on the evaluation of generative models, 2016.)
+
+    Args:
+      log_likelihood: of x, nats.
+      num_dims: D.
+      bin_width: Δ in units of x; 1: bits of the density as it is.
+    """
+    return -(log_likelihood / num_dims + math.log(bin_width)) / math.log(2.0)

@@ -1,0 +1,217 @@
+"""Modes of a run whose data are points of the plane: what it draws, how far it is from truth."""
+
+import json
+import os
+import pathlib
+
+import jax
+import numpy as np
+
+from vaebm_jax import checkpoints, data, geometry, logs, plots, toy
+from vaebm_jax.base import States
+from vaebm_jax.chain_law import after, langevin_law, stationary
+from vaebm_jax.config import POINTS, Config
+from vaebm_jax.diagnostics import metropolis
+from vaebm_jax.draws import Draws
+from vaebm_jax.errors import UserError
+from vaebm_jax.evaluate import SAMPLERS, table
+from vaebm_jax.files import whole_file, write_atomically
+from vaebm_jax.sampling import averaged
+
+NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # How they begin in `evaluation.json`.
+
+_SHOWN = 10_000
+_HISTOGRAM = 48  # Cells a side of [-3, 3]².
+
+
+def refuse_images(config: Config) -> None:
+    """Raises a UserError where the data are no points of the plane."""
+    if config.data.name not in POINTS:
+        raise UserError(
+            f'--mode=geometry needs a run on points of the plane (data.name one of '
+            f'{", ".join(POINTS)}), got {config.data.name}'
+        )
+
+
+def sample_points(
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    num_samples: int,
+    step: int | None = None,
+    ema: bool = True,
+) -> None:
+    """Draws from a checkpoint: `points.png`, `ancestral.npz` and `refined.npz` in `samples`.
+
+    The arrays are `images`, `[N, 1, 1, 2]` float32, in the data's own units. Arguments and errors
+    are those of `sample.sample`.
+    """
+    states, config = checkpoints.load(workdir, step, config)
+    states = averaged(states) if ema else states
+    folder = pathlib.Path(workdir) / 'samples'
+    logs.say(f'sample: step {int(states.energy.step)} of {workdir}')
+    draws = Draws(pathlib.Path(workdir), states, config, num_samples, ('ancestral', 'refined'))
+    samples = gathered(draws)
+    for name, points in samples.items():
+        with whole_file(folder / f'{name}.npz') as file:
+            np.savez(file, images=points)
+    draw_points(folder / 'points.png', config, **samples)
+    draws.discard()
+    logs.say(f'finished: {folder}: points.png; {num_samples:,} points each in .npz files')
+
+
+def draw_points(
+    path: str | os.PathLike, config: Config, ancestral: np.ndarray, refined: np.ndarray
+) -> None:
+    """Writes the data, the decoder's guesses and the same revised as clouds of as many points."""
+    count = min(len(ancestral), _SHOWN)
+    clouds = {
+        'data': data.first_images(config.data, 'test', count),
+        'ancestral samples (decoder)': ancestral[:count],
+        f'after {config.langevin.num_steps} Langevin steps': refined[:count],
+    }
+    plots.clouds(path, clouds)
+
+
+def gathered(draws: Draws) -> dict[str, np.ndarray]:
+    """All of the draws, `{sampler: [N, 1, 1, 2]}`."""
+    parts = list(draws)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def evaluate_points(
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    num_samples: int,
+    step: int | None = None,
+    ema: bool = True,
+) -> dict:
+    """Holds a checkpoint to the density of its data.
+
+    Args:
+      config: of the run; `config.langevin` may differ from it.
+      workdir: of the run; `evaluation.json` is written there.
+      num_samples: by each sampler.
+      step: which checkpoint; None: the newest.
+      ema: with the averaged parameters.
+
+    Returns:
+      What `evaluation.json` holds: `kl_data_energy` and the other divergences of
+      `geometry.divergences`; of the energy's density and of each sampler `mode_weights`, over the
+      truth (1 is right), their `least` and `most`, and the share of points that are `off_modes`; of
+      the samplers `kl_data_histogram`, beside that of as many points of the data.
+
+    Raises:
+      UserError: if there is no such checkpoint.
+    """
+    workdir = pathlib.Path(workdir)
+    states, config = checkpoints.load(workdir, step, config)
+    states = averaged(states) if ema else states
+    result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}
+    logs.say(f'evaluate: step {result["checkpoint_step"]} of {workdir}')
+    result |= geometry_of(states, config, at_rest=True)
+    draws = Draws(workdir, states, config, num_samples, tuple(SAMPLERS))
+    samples = gathered(draws)
+    truth = toy.draw(config.data.name, num_samples, seed=config.seed)
+    floor = kl_histogram(config.data.name, truth)
+    for name, lengths in SAMPLERS.items():
+        points = samples[name].reshape(-1, 2)
+        result[name] = {
+            'num_samples': num_samples,
+            'langevin_steps': lengths * config.langevin.num_steps,
+            'kl_data_histogram': kl_histogram(config.data.name, points),
+            'kl_data_histogram_of_data': floor,
+            **sample_weights(config.data.name, points),
+        }
+    key = jax.random.key(config.seed, impl=config.generator)
+    result['acceptance'] = metropolis(key, states, config)
+    write_atomically(workdir / 'evaluation.json', (json.dumps(result, indent=2) + '\n').encode())
+    draws.discard()
+    for line in (*lines(result), *table(result)):
+        logs.say(line)
+    logs.say(f'finished: {workdir / "evaluation.json"}')
+    return result
+
+
+def geometry_of(states: States, config: Config, at_rest: bool = False) -> dict:
+    """Divergences and the energy's mode weights; `states` have the parameters to use as `params`.
+
+    To those of `geometry.divergences` come some of the law of the config's chains: from the data to
+    revised samples, `kl_data_revised`; from these to the energy's density, `kl_revised_energy`; and
+    with `at_rest`, which takes some seconds, `kl_rest_energy`, to it from where chains come to
+    rest: the bias of the step size. A divergence that is infinite, as any to the checkerboard is,
+    is None.
+    """
+    grid = geometry.make_grid()
+    found = geometry.densities(states, config, grid)
+    modes = toy.mode_of(config.data.name, grid.points)
+    truth, weights = (
+        geometry.mode_weights(log_p, modes, toy.num_modes(config.data.name), grid.cell)
+        for log_p in (found.data, found.energy)
+    )
+    off = float(np.exp(found.energy[modes < 0]).sum() * grid.cell)
+    numbers = geometry.divergences(found, grid.cell)
+    if config.langevin.step_size * config.langevin.noise_scale >= np.sqrt(grid.cell):
+        numbers |= _chains(states, config, found, grid, at_rest)
+    numbers = {name: value if np.isfinite(value) else None for name, value in numbers.items()}
+    return numbers | {'energy': _weights(weights / truth, off)}
+
+
+def _chains(states, config, found, grid, at_rest):
+    z, mass = geometry.prior_cells()
+    guesses = geometry.guess_at(states, z)
+    first, law = (
+        langevin_law(points, geometry.gradient_at(states, config, points), config.langevin, grid)
+        for points in (guesses, grid.points)
+    )
+    log_density = lambda mass: np.log(np.maximum(mass, 1e-300) / grid.cell)
+    revised = log_density(after(law, first(mass), config.langevin.num_steps - 1))
+    numbers = {
+        'kl_data_revised': geometry.kl(found.data, revised, grid.cell),
+        'kl_revised_energy': geometry.kl(revised, found.energy, grid.cell),
+    }
+    if at_rest:
+        rest = log_density(stationary(law, np.exp(found.energy) * grid.cell))
+        numbers['kl_rest_energy'] = geometry.kl(rest, found.energy, grid.cell)
+    return numbers
+
+
+def sample_weights(name: str, points: np.ndarray) -> dict:
+    """How many of `[N, 2]` points fall to each mode, over how many should."""
+    modes = toy.mode_of(name, points)
+    counts = np.bincount(modes[modes >= 0], minlength=toy.num_modes(name))
+    return _weights(counts * len(counts) / max(1, counts.sum()), float(np.mean(modes < 0)))
+
+
+def _weights(weights, off):
+    return {
+        'least': float(weights.min()),
+        'most': float(weights.max()),
+        'off_modes': off,
+        'mode_weights': [round(float(weight), 4) for weight in weights],
+    }
+
+
+def kl_histogram(name: str, points: np.ndarray) -> float:
+    """KL in nats of the data's histogram to that of `[N, 2]` points, by cells of 1/8 of [-3, 3]².
+
+    Each cell's count is raised by one half, so that none is 0 (R. Krichevsky, V. Trofimov, 1981).
+    Finitely many points of the data themselves are some way off 0.
+    """
+    fine = geometry.make_grid(3.0, 4 * _HISTOGRAM)
+    mass = np.exp(toy.log_density(name, fine.points)).reshape(_HISTOGRAM, 4, _HISTOGRAM, 4)
+    mass = mass.sum(axis=(1, 3)) / mass.sum()
+    edges = np.linspace(-3.0, 3.0, _HISTOGRAM + 1)
+    counts = np.histogram2d(points[:, 1], points[:, 0], (edges, edges))[0] + 0.5
+    has = mass > 0
+    return float(np.sum(mass[has] * np.log(mass[has] / (counts / counts.sum())[has])))
+
+
+def lines(result: dict) -> list[str]:
+    """What the grid tells, as lines for a terminal."""
+    numbers = {name: value for name, value in result.items() if name.startswith(NUMBERS)}
+    parts = [f'{name:20s}{"infinite" if v is None else f"{v:.4f}"}' for name, v in numbers.items()]
+    energy = result['energy']
+    spread = f'{energy["least"]:.3f} to {energy["most"]:.3f} of the truth'
+    return [*parts, f'{"mode weights of p":20s}{spread}']
