@@ -119,7 +119,8 @@ def conv_config(kind):
     )
 
 
-@pytest.mark.parametrize('kind', ['none', pytest.param('center_hole', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['none', 'center_hole'])
 def test_an_ensemble_of_convolutions_is_its_members(kind):
     config = conv_config(kind)
     with jax.enable_x64(True):
