@@ -119,6 +119,7 @@ def conv_config(kind):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['none', 'center_hole'])
 def test_an_ensemble_of_convolutions_is_its_members(kind):
     config = conv_config(kind)
