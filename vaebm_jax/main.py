@@ -140,6 +140,7 @@ def run_sample(config: Config, workdir: str) -> None:
             **drawn_with(),
         )
     elif config.data.name in POINTS:
+        refuse_processes()
         sample_points(config, workdir, num_samples=_NUM_SAMPLES.value or 50_000, **drawn_with())
     else:
         sample(
@@ -164,6 +165,7 @@ def run_evaluate(config: Config, workdir: str) -> None:
             **drawn_with(),
         )
     elif config.data.name in POINTS:
+        refuse_processes()
         evaluate_points(config, workdir, num_samples=_NUM_SAMPLES.value or 50_000, **drawn_with())
     else:
         evaluate(
@@ -179,6 +181,7 @@ def run_evaluate(config: Config, workdir: str) -> None:
 
 
 def run_likelihood(config: Config, workdir: str) -> None:
+    refuse_processes()
     evaluate_likelihood(
         config,
         workdir,
@@ -212,6 +215,7 @@ def run_report(config: Config, workdir: str) -> None:
 
 def run_geometry(config: Config, workdir: str) -> None:
     refuse_images(config)
+    refuse_processes()
     write_geometry(config, workdir, ema=_EMA.value)
 
 
@@ -235,7 +239,7 @@ def refuse_processes() -> None:
     """Raises a UserError where several processes were started for the work of one."""
     if jax.process_count() > 1:
         raise UserError(
-            f'--mode={_MODE.value} of a conditional model is the work of one process, got '
+            f'--mode={_MODE.value} of such a model is the work of one process, got '
             f'{jax.process_count()}: start it once, with --distributed=off'
         )
 
