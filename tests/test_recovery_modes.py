@@ -11,7 +11,7 @@ from test_fills import smooth_images
 from test_main import command
 from test_recovery import U_NET
 
-from vaebm_jax import load, recovery
+from vaebm_jax import create_states, load, recovery
 from vaebm_jax.condition import fixed_condition, seen_of
 from vaebm_jax.config import (
     ConditionConfig,
@@ -138,6 +138,36 @@ def test_recover_keeps_the_photographs_own_pixels(run, tmp_path):
         recovered = np.asarray(image)
     np.testing.assert_array_equal(recovered[~hidden], photo[~hidden])
     assert np.mean(recovered[hidden] != photo[hidden]) > 0.9
+
+
+@pytest.mark.parametrize('kind', ['gray', 'low_resolution'])
+def test_a_photograph_without_a_mask(kind, tmp_path, monkeypatch):
+    """What an untrained model makes of its colours or detail is the hint, all over."""
+    config = Config(
+        latent_dim=4,
+        data=DataConfig(image_size=16, num_channels=3),
+        condition=ConditionConfig(kind),
+        langevin=LangevinConfig(num_steps=1, step_size=1e-6),
+        network=NetworkConfig(energy=(), encoder=(), decoder=(('dense', 8),)),
+    )
+    states = create_states(jax.random.key(0), config)
+    monkeypatch.setattr(recovery.checkpoints, 'load', lambda *_: (states, config))
+    photo = photograph(tmp_path / 'photo.png', 16, 16)
+    recovery.recover_file(
+        config,
+        tmp_path,
+        input_file=str(tmp_path / 'photo.png'),
+        mask_file=None,
+        output_file=str(tmp_path / 'recovered.png'),
+    )
+    with Image.open(tmp_path / 'recovered.png') as image:
+        recovered = np.asarray(image, np.float64)
+    expected = photo @ [0.299, 0.587, 0.114]
+    if kind == 'low_resolution':
+        expected = np.asarray(Image.fromarray(photo).reduce(4).resize((16, 16), 3), np.float64)
+    else:
+        expected = np.repeat(expected[..., np.newaxis], 3, axis=-1)
+    np.testing.assert_allclose(recovered, expected, atol=3.0)
 
 
 def test_a_mask_of_a_box_is_the_hole_that_models_were_trained_with(run):

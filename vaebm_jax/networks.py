@@ -203,7 +203,9 @@ class Decoder(_Network):
 
     def modulate(self, x, z):
         """Each feature of a map times `1 + scale(z)`, plus `shift(z)`."""
-        scale, shift = jnp.split(self.dense(2 * x.shape[-1], z), 2, axis=-1)
+        # Untrained, z changes nothing: features that it has made noise of are slow to learn from.
+        heads = self.dense(2 * x.shape[-1], z, kernel_init=nn.initializers.zeros)
+        scale, shift = jnp.split(heads, 2, axis=-1)
         return x * (1.0 + scale[:, jnp.newaxis, jnp.newaxis]) + shift[:, jnp.newaxis, jnp.newaxis]
 
     def normalize(self, x):
