@@ -66,15 +66,24 @@ def test_a_run_on_points_is_sampled_scored_and_filmed(toy_config, tmp_path):
 
 
 def test_the_law_of_revised_samples_is_that_of_many(toy_config, tmp_path):
-    """The histogram of draws against the density after T steps, by its own KL's floor."""
+    """Draws against the masses after T steps: moments, and how many fall into each 1/2 x 1/2."""
+    num_samples = 5000
     states = train(toy_config, tmp_path)
-    numbers = plane.geometry_of(states, toy_config)
-    draws = plane.Draws(tmp_path, states, toy_config, 5000, ('refined',))
+    grid = geometry.make_grid()
+    mass, _ = plane.revised_mass(states, toy_config, grid)
+    assert mass.sum() == pytest.approx(1.0, abs=1e-4)
+    draws = plane.Draws(tmp_path, states, toy_config, num_samples, ('refined',))
     points = plane.gathered(draws)['refined'].reshape(-1, 2)
-    empirical = plane.kl_histogram('ring', points)
-    floor = plane.kl_histogram('ring', toy.draw('ring', 5000, seed=3))
-    assert numbers['kl_data_revised'] > 10 * floor  # Untrained, it is far from the data.
-    assert empirical == pytest.approx(numbers['kl_data_revised'], rel=0.1)
+    mean = mass @ grid.points
+    std = np.sqrt(mass @ (grid.points - mean) ** 2)
+    assert np.all(np.abs(points.mean(axis=0) - mean) < 4 * std / num_samples**0.5)
+    np.testing.assert_allclose(points.std(axis=0), std, rtol=0.05)
+
+    edges = np.linspace(-5.0, 5.0, 21)
+    expected = mass.reshape(20, 3, 20, 3).sum(axis=(1, 3))  # Rows of y, columns of x.
+    counts = np.histogram2d(points[:, 1], points[:, 0], (edges, edges))[0]
+    deviation = np.sqrt(num_samples * expected * (1 - expected)) + 1.0
+    assert np.all(np.abs(counts - num_samples * expected) < 5 * deviation)
 
 
 def test_a_perfect_sample_has_weights_of_one():

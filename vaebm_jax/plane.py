@@ -9,7 +9,7 @@ import numpy as np
 
 from vaebm_jax import checkpoints, data, geometry, logs, plots, toy
 from vaebm_jax.base import States
-from vaebm_jax.chain_law import after, langevin_law, stationary
+from vaebm_jax.chain_law import Law, after, langevin_law, stationary
 from vaebm_jax.config import POINTS, Config
 from vaebm_jax.diagnostics import metropolis
 from vaebm_jax.draws import Draws
@@ -162,15 +162,21 @@ def geometry_of(states: States, config: Config, at_rest: bool = False) -> dict:
     return numbers | {'energy': _weights(weights / truth, off)}
 
 
-def _chains(states, config, found, grid, at_rest):
+def revised_mass(states: States, config: Config, grid: geometry.Grid) -> tuple[np.ndarray, Law]:
+    """The masses `[N]` of cells after the config's chains, from all of z; and a step's law."""
     z, mass = geometry.prior_cells()
     guesses = geometry.guess_at(states, z)
     first, law = (
         langevin_law(points, geometry.gradient_at(states, config, points), config.langevin, grid)
         for points in (guesses, grid.points)
     )
+    return after(law, first(mass), config.langevin.num_steps - 1), law
+
+
+def _chains(states, config, found, grid, at_rest):
     log_density = lambda mass: np.log(np.maximum(mass.astype(np.float64), 1e-300) / grid.cell)
-    revised = log_density(after(law, first(mass), config.langevin.num_steps - 1))
+    mass, law = revised_mass(states, config, grid)
+    revised = log_density(mass)
     numbers = {
         'kl_data_revised': geometry.kl(found.data, revised, grid.cell),
         'kl_revised_energy': geometry.kl(revised, found.energy, grid.cell),
