@@ -1,7 +1,6 @@
 """From a checkpoint to a table of numbers: `evaluation.json`."""
 
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -14,7 +13,7 @@ from vaebm_jax import checkpoints, data, distributed, logs
 from vaebm_jax.config import Config
 from vaebm_jax.diagnostics import diagnose
 from vaebm_jax.draws import Draws
-from vaebm_jax.files import kept, write_atomically
+from vaebm_jax.files import kept, write_json
 from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_inception
 from vaebm_jax.metrics import Moments, frechet_distance, inception_score
 from vaebm_jax.parallel import place_rows
@@ -98,8 +97,7 @@ def evaluate(
                 result[name] |= about | scores[name].against(reference)
         samples = {name: np.concatenate(parts) for name, parts in kept.items()}
         result['diagnostics'] = diagnose(states, config, samples, min(num_samples, _MAX_DIAGNOSED))
-        content = (json.dumps(result, indent=2) + '\n').encode()
-        write_atomically(workdir / 'evaluation.json', content)
+        write_json(workdir / 'evaluation.json', result)
         draws.discard()
         for line in table(result):
             logs.say(line)

@@ -1,6 +1,5 @@
 """--mode=likelihood: from a checkpoint to `likelihood.json`, nats and bits of the test images."""
 
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from vaebm_jax import checkpoints, data, logs
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.diagnostics import energies_of
 from vaebm_jax.errors import UserError
-from vaebm_jax.files import write_atomically
+from vaebm_jax.files import write_json
 from vaebm_jax.likelihood import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
 from vaebm_jax.sampling import averaged, energy_of, generate
 
@@ -84,8 +83,7 @@ def evaluate_likelihood(
         'num_temperatures': num_temperatures,
         'lowest_acceptance': bracket.acceptance,
     } | likelihood_of(energies_of(states, config, x), bracket, num_dims, bin_width)
-    content = json.dumps(result, indent=2) + '\n'
-    write_atomically(workdir / 'likelihood.json', content.encode())
+    write_json(workdir / 'likelihood.json', result)
     for line in table(result):
         logs.say(line)
     logs.say(f'finished: {workdir / "likelihood.json"}')

@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import contextlib
+import json
 import os
 import pathlib
 import tempfile
@@ -63,6 +64,11 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Writes the whole file or none of it."""
     with whole_file(path) as file:
         file.write(content)
+
+
+def write_json(path: str | os.PathLike, result: dict) -> None:
+    """Writes an object as indented JSON."""
+    write_atomically(path, (json.dumps(result, indent=2) + '\n').encode())
 
 
 def append(path: str | os.PathLike, content: bytes) -> None:

@@ -1,6 +1,5 @@
 """Modes of a run whose data are points of the plane: what it draws, how far it is from truth."""
 
-import json
 import os
 import pathlib
 
@@ -15,7 +14,7 @@ from vaebm_jax.diagnostics import metropolis
 from vaebm_jax.draws import Draws
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import SAMPLERS, table
-from vaebm_jax.files import whole_file, write_atomically
+from vaebm_jax.files import whole_file, write_json
 from vaebm_jax.sampling import averaged
 
 NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # How they begin in `evaluation.json`.
@@ -126,7 +125,7 @@ def evaluate_points(
         }
     key = jax.random.key(config.seed, impl=config.generator)
     result['acceptance'] = metropolis(key, states, config)
-    write_atomically(workdir / 'evaluation.json', (json.dumps(result, indent=2) + '\n').encode())
+    write_json(workdir / 'evaluation.json', result)
     draws.discard()
     shown = {
         name: {key: value for key, value in result[name].items() if key != 'mode_weights'}

@@ -1,6 +1,5 @@
 """What a conditional model recovers: scored, drawn, and of a user's own photograph."""
 
-import json
 import os
 import pathlib
 
@@ -20,7 +19,7 @@ from vaebm_jax.condition import (
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, features_of, table
-from vaebm_jax.files import whole_file, write_atomically
+from vaebm_jax.files import whole_file, write_json
 from vaebm_jax.fills import fills
 from vaebm_jax.images import read_image
 from vaebm_jax.inception import load_inception
@@ -104,7 +103,7 @@ def evaluate_recovery(
             scores = Scores()
             scores.add(features_of(weights, cut(images)))
             result[name] |= scores.against(reference.moments)
-    write_atomically(workdir / 'evaluation.json', (json.dumps(result, indent=2) + '\n').encode())
+    write_json(workdir / 'evaluation.json', result)
     for line in table(result, tuple(completed)):
         logs.say(line)
     logs.say(f'finished: {workdir / "evaluation.json"}')
