@@ -242,11 +242,14 @@ def test_where_one_is_killed_the_others_end_and_the_restart_goes_on(tiny_config,
     began = time.monotonic()
     status = processes[0].wait(PATIENCE)
     assert time.monotonic() - began < 90
-    lines = said(tmp_path / 'run', 0)
-    assert status == 75 and lines[-1].startswith(
-        'interrupted: another process of the run has ended'
-    )
-    assert not any('Traceback' in line for line in lines)
+    if status == -signal.SIGABRT:  # At a barrier, JAX may be the first to see it.
+        assert 'another task died' in pathlib.Path(f'{tmp_path}/run.0.log').read_text()
+    else:
+        lines = said(tmp_path / 'run', 0)
+        assert status == 75 and lines[-1].startswith(
+            'interrupted: another process of the run has ended'
+        )
+        assert not any('Traceback' in line for line in lines)
     with (tmp_path / 'run' / 'config.json').open() as file:
         assert json.load(file)['num_steps'] == 100_000
 

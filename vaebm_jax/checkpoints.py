@@ -61,11 +61,9 @@ def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> 
     """
     step = int(states.energy.step)
     folder = pathlib.Path(manager.directory) / str(step)
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(states))
+    distributed.agreed(lambda: _check_space(folder, needed))
     with _written(folder):
-        # Known before, a full disk leaves no half of a checkpoint to fill it up altogether.
-        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(states))
-        if shutil.disk_usage(manager.directory).free < needed:
-            raise OSError(errno.ENOSPC, f'a checkpoint needs {needed / 1e6:.1f} MB of free space')
         manager.save(
             step,
             args=ocp.args.StandardSave(whole_states(states, all_devices())),
@@ -74,6 +72,13 @@ def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> 
     if distributed.is_first():
         write_atomically(folder / _DIGESTS, json.dumps(digests(folder), indent=1).encode())
     distributed.wait_for_all('checkpoint')
+
+
+def _check_space(folder: pathlib.Path, needed: int) -> None:
+    """Known before, a full disk leaves no half of a checkpoint to fill it up altogether."""
+    with written(folder):
+        if shutil.disk_usage(folder.parent).free < needed:
+            raise OSError(errno.ENOSPC, f'a checkpoint needs {needed / 1e6:.1f} MB of free space')
 
 
 @contextlib.contextmanager

@@ -179,16 +179,17 @@ def is_loss(error: BaseException) -> bool:
     )
 
 
-def leave(status: int) -> None:
+def leave(status: int, error: BaseException | None = None) -> None:
     """Ends a process that stops before its work is done, without waiting for the others.
 
     A regular end waits for all, who may be waiting for this one. Process 0 holds the runtime that
-    tells the others' ends, and goes a little later, so that they can tell theirs.
+    tells the others' ends, and goes a little later, so that they can tell theirs; not where the
+    error tells that the runtime's own watch has found a loss, for then it is aborting them all.
     """
     if not jax.distributed.is_initialized():
         sys.exit(status)
     sys.stdout.flush()
     sys.stderr.flush()
-    if is_first():
+    if is_first() and 'heartbeat' not in str(error):
         time.sleep(_GRACE_SECONDS)
     os._exit(status)

@@ -279,7 +279,7 @@ def run() -> None:
             print(f'interrupted: {distributed.LOSS}', file=sys.stderr)
         else:
             print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-        distributed.leave(os.EX_TEMPFAIL if is_loss else 1)
+        distributed.leave(os.EX_TEMPFAIL if is_loss else 1, error)
 
 
 if __name__ == '__main__':
