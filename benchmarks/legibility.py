@@ -36,7 +36,7 @@ import jax
 import numpy as np
 import optax
 import tensorflow_datasets as tfds
-from absl import app, flags
+from absl import app, flags, logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 FLAGS = flags.FLAGS
@@ -226,4 +226,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
+    logging.set_verbosity(logging.FATAL)  # Orbax has thirty lines to say a checkpoint.
     app.run(main)

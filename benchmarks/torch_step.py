@@ -143,12 +143,14 @@ class Step:
         return noise.contiguous(memory_format=torch.channels_last)
 
     def potential(self, x):
-        std, scale = self.config['energy']['reference_std'], self.config['energy']['scale']
+        std, scale, mean = (
+            self.config['energy'][name] for name in ('reference_std', 'scale', 'reference_mean')
+        )
         with self.autocast:
             f = self.energy(x)
         if not std:
             return -scale * f
-        return x.square().flatten(1).sum(1) / (2 * std**2) - (scale or std**-2) * f
+        return (x - mean).square().flatten(1).sum(1) / (2 * std**2) - (scale or std**-2) * f
 
     def chain(self, x=None):
         x = self.samples if x is None else x

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 from test_interruption import ROOT, rows, wait_for, write_config
-from test_parallel import assert_close, run_on_devices
+from test_parallel import QUICK, assert_close, run_on_devices
 
 from vaebm_jax import distributed, load
 from vaebm_jax.data import Folder, batch_indices, stream
@@ -24,9 +24,6 @@ from vaebm_jax.train import train
 
 SCRIPT = pathlib.Path(__file__).with_name('run_in_processes.py')
 PATIENCE = 900  # Seconds, on a machine that does other things too.
-# Every process compiles for itself, and that is most of its time. Not where numbers are compared to
-# those of a process that did optimize: they differ by 1e-9.
-QUICK = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
 
 
 _spawned = []
@@ -53,12 +50,8 @@ def free_address():
 
 
 def environment(num_devices, folder):
-    return os.environ | {
-        'JAX_PLATFORMS': 'cpu',
-        'JAX_NUM_CPU_DEVICES': str(num_devices),
-        'NPROC': '8',  # As in test_parallel.py.
-        'XDG_CACHE_HOME': str(folder),
-    }
+    own = {'JAX_NUM_CPU_DEVICES': str(num_devices), 'XDG_CACHE_HOME': str(folder)}
+    return os.environ | QUICK | own
 
 
 def run_in_processes(folder, num_processes, num_devices, num_steps, dtype):
@@ -96,7 +89,7 @@ def start(config, workdir, num_processes, *arguments, num_devices=1):
                     + [f'--coordinator_address={address}', f'--num_processes={num_processes}']
                     + [f'--process_id={process_id}', *arguments],
                     cwd=ROOT,
-                    env=environment(num_devices, workdir.parent) | QUICK,
+                    env=environment(num_devices, workdir.parent),
                     stderr=log,
                 )
             )

@@ -13,16 +13,19 @@ from vaebm_jax.errors import UserError
 from vaebm_jax.parallel import check_divides, own_rows, split_rows
 
 SCRIPT = pathlib.Path(__file__).with_name('run_on_devices.py')
+# For processes that compile much and compute little.
+QUICK = {
+    'JAX_PLATFORMS': 'cpu',
+    # Compiles in less than half the time. Rounding differs: compare only what was compiled alike.
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+    # jax 0.10 aborts where many simulated devices share two cores.
+    'NPROC': '8',
+}
 
 
 def run_on_devices(folder, num_steps, dtype, name, *runs):
     """What training gave on so many devices, with so many steps a call: `{run: {name: array}}`."""
-    environment = os.environ | {
-        'JAX_PLATFORMS': 'cpu',
-        # jax 0.10 aborts where many simulated devices share two cores.
-        'NPROC': '8',
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
-    }
+    environment = os.environ | QUICK | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
     arguments = [str(folder), str(num_steps), dtype, name, *runs]
     subprocess.run([sys.executable, SCRIPT, *arguments], env=environment, check=True)
     results = {}
@@ -55,7 +58,7 @@ def test_raw_gradients_do_not_depend_on_the_number_of_devices(tmp_path):
 
 @pytest.mark.multi_device
 def test_twenty_steps_do_not_depend_on_devices_nor_on_steps_per_call(tmp_path):
-    runs = ('1x1', '2x1', '4x1', '8x1', '1x7', '2x7')
+    runs = ('1x1', '4x1', '8x1', '1x7', '2x7')
     results = run_on_devices(tmp_path, 20, 'float64', 'whole', *runs)
     assert_close(results, select='', tolerance=1e-10)
 
