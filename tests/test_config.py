@@ -33,6 +33,7 @@ def test_json_keeps_everything():
         ('ema_decay', 1.0, r'ema_decay must be in \[0, 1\), got 1.0'),
         ('langevin.step_size', float('nan'), 'langevin.step_size must be a positive number'),
         ('langevin.step_size', 0.04, r'below 2 \* energy.reference_std = 0.032, or the chain div'),
+        ('energy.reference_mean', -1.5, r'energy.reference_mean must be in \[-1, 1\], got -1.5'),
         ('energy.reference_std', 0.0, 'energy.scale must be given where energy.reference_std is 0'),
         ('data.name', 'imagenet', 'data.name must be one of digits, mnist'),
         ('data.name', 'folder', 'data.dir must be the path of a folder of images'),

@@ -45,7 +45,7 @@ def test_the_energy_of_the_reference_term_is_its_own_score(tiny_config, states):
     energies = {name: energies_of(states, tiny_config, x) for name, x in sets.items()}
     expected = np.sum(sets['wide'].astype(np.float64) ** 2, axis=(1, 2, 3)) / (2 * 0.016**2)
     np.testing.assert_allclose(energies['wide'], expected, rtol=1e-5)
-    table = energy_table(sets, energies)
+    table = energy_table(sets, energies, 0.0)
     assert table['wide']['auroc'] == table['wide']['auroc_reference_term'] == 1.0
     assert table['wide']['num_images'] == 50 and 'auroc' not in table['test']
     np.testing.assert_allclose(table['wide']['mean'], expected.mean(), rtol=1e-5)

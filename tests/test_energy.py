@@ -30,6 +30,16 @@ def test_energy_by_hand(reference_std, scale, expected):
     np.testing.assert_allclose(energy(F, X, reference_std=reference_std, scale=scale), expected)
 
 
+def test_the_mean_of_the_reference():
+    np.testing.assert_allclose(reference_energy(X, 0.5, 1.0), [26.0, 4.0, 8.0])
+    shifted = energy(F, X, reference_std=0.5, scale=1.0, reference_mean=1.0)
+    np.testing.assert_allclose(shifted, [26.0 - 1.0, 4.0 + 2.0, 8.0 - 0.5])
+    energy_fn = make_energy_fn(
+        lambda variables, x, condition: F, {}, reference_std=0.5, scale=1.0, reference_mean=1.0
+    )
+    np.testing.assert_allclose(energy_fn(X), shifted)
+
+
 def test_the_normalised_form_is_the_authors_with_f_over_the_variance():
     std = 0.016
     normalised = energy(F, X, reference_std=std)

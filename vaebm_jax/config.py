@@ -61,7 +61,7 @@ class LangevinConfig:
 
     Attributes:
       num_steps: T.
-      step_size: δ. With a reference term the chain shrinks x by δ²/(2 σ²) a step; stable below 2 σ.
+      step_size: δ. With a reference term x is drawn to m by δ²/(2 σ²) a step; stable below 2 σ.
       noise_scale: 1 is the poster's chain, 0 the authors' code.
       max_drift: bound on the length of (δ²/2) ∇U(x), an image and step; 0: none, as the poster.
     """
@@ -74,16 +74,18 @@ class LangevinConfig:
 
 @dataclasses.dataclass(unsafe_hash=True)
 class EnergyConfig:
-    """U(x) = |x|²/(2 σ²) - scale · f(x) and its Adam.
+    """U(x) = |x - m|²/(2 σ²) - scale · f(x) and its Adam.
 
     Attributes:
       reference_std: σ of the Gaussian reference term; 0: no such term.
+      reference_mean: m of it, in every pixel; 0 is grey, -1 black.
       scale: the factor of the network; 0: 1 / σ², the normalised form; 1: the authors' form.
       learning_rate: Adam's, at its highest.
       adam_b1: Adam's decay of the first moment.
     """
 
     reference_std: float = 0.016
+    reference_mean: float = 0.0
     scale: float = 0.0
     learning_rate: float = 1e-3
     adam_b1: float = 0.5
@@ -388,6 +390,7 @@ def validate(config: Config) -> None:
     expect('0 or a positive number', not_negative, 'vae.truth_weight', 'vae.guess_weight')
     expect('0 or a positive number', not_negative, 'energy.reference_std', 'energy.scale')
     expect('0 or a positive number', not_negative, 'network.init_std', 'divergence.max_energy')
+    expect('in [-1, 1]', lambda mean: -1 <= mean <= 1, 'energy.reference_mean')
     expect('in (0, 1]', lambda factor: 0 < factor <= 1, 'divergence.rate_factor')
     expect('in [0, 1)', lambda b: 0 <= b < 1, 'ema_decay', 'energy.adam_b1', 'vae.adam_b1')
     expect('in [0, 1]', lambda b: 0 <= b <= 1, 'schedule.decay_share', 'schedule.final_share')

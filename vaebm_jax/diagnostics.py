@@ -36,7 +36,7 @@ def diagnose(
 
     Returns:
       `energies` (a set each: `mean`, `std` in nats, and how well the energy tells it from the test
-      images, `auroc`, beside `auroc_reference_term`, which |x|² alone reaches), `histogram`,
+      images, `auroc`, beside `auroc_reference_term`, which |x - m|² alone reaches), `histogram`,
       `long_chains` and `acceptance`.
     """
     sets = dict(image_sets(config, num_images)) | {
@@ -46,7 +46,7 @@ def diagnose(
     energies = {name: energies_of(states, config, images) for name, images in sets.items()}
     key = jax.random.key(config.seed, impl=config.generator)
     return {
-        'energies': energy_table(sets, energies),
+        'energies': energy_table(sets, energies, config.energy.reference_mean),
         'histogram': histogram(energies),
         'long_chains': long_chains(key, states, config),
         'acceptance': metropolis(key, states, config),
@@ -84,9 +84,14 @@ def energies_of(states: States, config: Config, images: np.ndarray) -> np.ndarra
     return np.concatenate([np.asarray(part, np.float64) for part in parts])
 
 
-def energy_table(sets: dict[str, np.ndarray], energies: dict[str, np.ndarray]) -> dict:
-    """Mean, spread and how well the energy, or |x|² alone, tells a set from `test`."""
-    norms = {name: np.asarray(reference_energy(jnp.asarray(x), 1.0)) for name, x in sets.items()}
+def energy_table(
+    sets: dict[str, np.ndarray], energies: dict[str, np.ndarray], reference_mean: float
+) -> dict:
+    """Mean, spread and how well the energy, or |x - m|² alone, tells a set from `test`."""
+    norms = {
+        name: np.asarray(reference_energy(jnp.asarray(x), 1.0, reference_mean))
+        for name, x in sets.items()
+    }
     table = {}
     for name, values in energies.items():
         table[name] = {

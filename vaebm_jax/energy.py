@@ -7,31 +7,44 @@ import chex
 import jax.numpy as jnp
 
 
-def reference_energy(x: chex.Array, reference_std: float) -> chex.Array:
-    """`|x|² / (2 σ²)` in nats, `[B]`: minus the log density of N(0, σ² I), constants left out."""
-    return jnp.sum(jnp.square(x).reshape(x.shape[0], -1), axis=1) / (2.0 * reference_std**2)
+def reference_energy(
+    x: chex.Array, reference_std: float, reference_mean: float = 0.0
+) -> chex.Array:
+    """`|x - m|² / (2 σ²)` in nats, `[B]`: -log N(x; m, σ² I), its constant left out."""
+    square = jnp.square(x - reference_mean).reshape(x.shape[0], -1)
+    return jnp.sum(square, axis=1) / (2.0 * reference_std**2)
 
 
-def energy(f: chex.Array, x: chex.Array, *, reference_std: float, scale: float = 0.0) -> chex.Array:
-    """`U(x) = |x|² / (2 σ²) - scale · f(x)` in nats, `[B]`.
+def energy(
+    f: chex.Array,
+    x: chex.Array,
+    *,
+    reference_std: float,
+    scale: float = 0.0,
+    reference_mean: float = 0.0,
+) -> chex.Array:
+    """`U(x) = |x - m|² / (2 σ²) - scale · f(x)` in nats, `[B]`.
 
     The network's f tilts a Gaussian reference of standard deviation σ. With `scale=1` this is the
     authors' form, whose f must itself reach 1e6 nats. With `scale=0`, which stands for 1 / σ², it
-    is the normalised form `(|x|² / 2 - f(x)) / σ²`: the same family, but f is of order one and an
-    ordinary learning rate serves.
+    is the normalised form `(|x - m|² / 2 - f(x)) / σ²`: the same family, but f is of order one and
+    an ordinary learning rate serves. The mean m is 0, a grey image, with the authors; where most
+    pixels have another value, f need not first undo the reference there.
 
     Args:
       f: the network's outputs, summed, `[B]`.
       x: images `[B, H, W, C]`.
       reference_std: σ; 0 leaves the reference term out, and then `scale` must be given.
       scale: the factor of f; 0 stands for 1 / σ².
+      reference_mean: m, the value of every pixel of the reference's mean.
     """
     chex.assert_shape(f, (x.shape[0],))
     if not reference_std:
         if not scale:
             raise ValueError('energy needs a scale where reference_std is 0, got scale=0')
         return -scale * f
-    return reference_energy(x, reference_std) - (scale or reference_std**-2) * f
+    reference = reference_energy(x, reference_std, reference_mean)
+    return reference - (scale or reference_std**-2) * f
 
 
 def make_energy_fn(
@@ -41,12 +54,13 @@ def make_energy_fn(
     *,
     reference_std: float,
     scale: float = 0.0,
+    reference_mean: float = 0.0,
 ) -> Callable[[chex.Array], chex.Array]:
     """Closes a network over its parameters and condition: `energy_fn(x) -> [B]` nats."""
 
     def energy_fn(x):
         f = apply_fn({'params': params}, x, condition)
-        return energy(f, x, reference_std=reference_std, scale=scale)
+        return energy(f, x, reference_std=reference_std, scale=scale, reference_mean=reference_mean)
 
     return energy_fn
 

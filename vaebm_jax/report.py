@@ -196,7 +196,7 @@ def _diagnostics(evaluation, command):
     accepted = found['acceptance']
     return [
         '<p>Energies in nats. <code>auroc</code>: how often an image of the set has a higher '
-        'energy than a test image; beside it, what the reference term |x|² alone would reach.</p>',
+        'energy than a test image; beside it, what the reference |x - m|² alone reaches.</p>',
         _table(['', *columns], rows),
         _figure(_drawn(draw, 10, 4), 'image/svg+xml', 'Energies of sets of images and of samples'),
         "<p>Long chains from the decoder's samples: mean energy, Euclidean distance from the start "

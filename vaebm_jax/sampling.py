@@ -100,6 +100,7 @@ def energy_of(
         condition,
         reference_std=config.energy.reference_std,
         scale=config.energy.scale,
+        reference_mean=config.energy.reference_mean,
     )
 
 
