@@ -7,19 +7,16 @@
 Eight Gaussians (radius 2, standard deviation 0.3); `:ring`, `:two_moons` and `:checkerboard` are
 the variants. Three dense networks of two hidden layers of 64, and the `train_step` of images.
 
-One seed (0), jax 0.10.2, CPU time of the training on two shared cores of an AMD EPYC (AVX2):
+The worst of three seeds, jax 0.10.2; CPU time of the training (two cores of an AMD EPYC, AVX2):
 
-| variant    | steps | CPU  | KL(data, p) | mode weights of p | of 50,000 refined | ancestral    |
-|------------|-------|------|-------------|-------------------|-------------------|--------------|
-|            | 3,500 | 60 s | 0.019 nats  | 0.91 to 1.08      | 0.978 to 1.028    | 0.88 to 1.11 |
-| ring       | 2,500 | 31 s | 0.009       | 0.90 to 1.16      | 0.983 to 1.016    | 0.89 to 1.08 |
-| two_moons  | 4,000 | 46 s | 0.023       | 0.96 to 1.04      | 0.990 to 1.010    | 0.99 to 1.01 |
+| variant      | steps | CPU   | KL(data, p)   | mode weights of p | 50,000 refined | ancestral    |
+|--------------|-------|-------|---------------|-------------------|----------------|--------------|
+|              | 3,500 | 60 s  | 0.027 nats    | 0.88 to 1.17      | 0.978 to 1.029 | 0.84 to 1.12 |
+| ring         | 2,500 | 40 s  | 0.008         | 0.95 to 1.04      | 0.961 to 1.023 | 0.87 to 1.12 |
+| two_moons    | 4,000 | 72 s  | 0.032         | 0.98 to 1.02      | 0.994 to 1.006 | 0.99 to 1.01 |
+| checkerboard | 4,000 | 105 s | 0.22 (seed 0) | 0.80 to 1.41      | 0.961 to 1.037 | 0.82 to 1.19 |
 
-Seed 1 of the eight Gaussians has 0.013 nats and 0.980 to 1.029, of the ring 0.029 and 0.965 to
-1.031, seed 2 of the ring 0.006 and 0.988 to 1.016. Seed 1 of two moons fails: 0.58 nats, since one
-moon has three times the other's mass in p, though its refined samples have 0.991 to 1.009.
-Weights are over the truth; the ring's modes are its eighths. The checkerboard has not been
-run to its end here: 0.42 after 1,000 of its 4,000 steps.
+Weights are over the truth; the ring's modes are its eighths.
 
 Healthy: `rate` near 4.5 nats, a gap between the two energies of less than 0.2, and both wander.
 
@@ -49,15 +46,18 @@ def eight_gaussians() -> c.Config:
 
 
 def ring() -> c.Config:
-    return toy('ring', 2500, c.LangevinConfig(num_steps=60, step_size=0.1), kl_weight=0.01)
+    """With a kl_weight of 0.01 one seed in three has a decoder folded into lines."""
+    return toy('ring', 2500, c.LangevinConfig(num_steps=80, step_size=0.12), kl_weight=0.03)
 
 
 def two_moons() -> c.Config:
-    return toy('two_moons', 4000, c.LangevinConfig(num_steps=60, step_size=0.1), kl_weight=0.01)
+    """Chains of T δ² = 0.6, in place of 2.25, never cross: one moon got three times its mass."""
+    return toy('two_moons', 4000, c.LangevinConfig(num_steps=100, step_size=0.15), kl_weight=0.01)
 
 
 def checkerboard() -> c.Config:
-    langevin = c.LangevinConfig(num_steps=60, step_size=0.1)
+    """Small steps, whose noise blurs the edges of the squares less."""
+    langevin = c.LangevinConfig(num_steps=150, step_size=0.09)
     config = toy('checkerboard', 4000, langevin, kl_weight=0.02)
     config.energy.learning_rate = 5e-3
     config.schedule.decay_share = 0.9
