@@ -2,9 +2,9 @@
 
     python -m vaebm_jax.main --config=configs/mnist.py --workdir=runs/mnist
 
-3,200 steps take eight minutes of one CPU core (AVX-512, jax 0.10.2). Of 2,000 refined samples a
-classifier of 99.58 % test accuracy gives 79, 79 and @2 % (seeds 0, 1, 2) a probability of 0.9 or
-more, the ancestral samples 30 %, the test images 98.7 % (benchmarks/legibility.py).
+3,200 steps take ten minutes of one CPU core (AVX2, jax 0.10.2; eight with AVX-512). Of 2,000 refined samples a
+classifier of 99.58 % test accuracy gives 79, 79 and 81 % (seeds 0, 1, 2) a probability of 0.9 or
+more, the ancestral samples 30 to 32 %, the test images 98.7 % (benchmarks/legibility.py).
 
 Healthy: `rate` 27 to 34 nats and `spread` 0.83 to 1.08 from step 300 on, `energy_data` from -1.2e6
 to 0.2e6 with a gap to `energy_samples` that changes sign, `langevin/motion` falling from 0.6 to 0.3.
@@ -19,7 +19,7 @@ What it took, each found by its absence:
   3,200 with a constant rate and steps of 0.007, at 3,500 in one of three seeds without the bound.
 - A VAE that learns slower than the energy; at 1e-3 it collapses to a few pictures.
 - A reference that stands at black, as four pixels in five do. At grey, where f has to undo it
-  first, 71, 75 and 75 % were legible, and classes had 7.6 to 12.5 % in place of 8.7 to 12.3 %.
+  first, 71, 75 and 75 % were legible, and classes had 7.6 to 12.5 % in place of 8.7 to 13.9 %.
 
     python -m vaebm_jax.main --config=configs/mnist.py:paper --workdir=runs/mnist_paper
 
