@@ -2,12 +2,14 @@
 
     python -m vaebm_jax.main --config=configs/mnist.py --workdir=runs/mnist
 
-3,200 steps take ten minutes of one CPU core (AVX2, jax 0.10.2; eight with AVX-512). Of 2,000 refined samples a
-classifier of 99.58 % test accuracy gives 79, 79 and 81 % (seeds 0, 1, 2) a probability of 0.9 or
-more, the ancestral samples 30 to 32 %, the test images 98.7 % (benchmarks/legibility.py).
+3,200 steps take ten minutes of one CPU core (AVX2, jax 0.10.2; eight with AVX-512). Of 2,000
+refined samples a classifier of 99.58 % test accuracy gives 79, 79 and 81 % (seeds 0, 1, 2) a
+probability of 0.9 or more, the ancestral samples 30 to 32 %, the test images 98.7 %
+(benchmarks/legibility.py).
 
 Healthy: `rate` 27 to 34 nats and `spread` 0.83 to 1.08 from step 300 on, `energy_data` from -1.2e6
-to 0.2e6 with a gap to `energy_samples` that changes sign, `langevin/motion` falling from 0.6 to 0.3.
+to 0.2e6 with a gap to `energy_samples` that changes sign, `langevin/motion` falling from 0.6 to
+0.3.
 
 What it took, each found by its absence:
 - SiLU: with a leaky ReLU the gradient of the energy is constant between kinks; 39 % instead of
