@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from vaebm_jax.config import cifar10_paper_network, mnist_paper_network
-from vaebm_jax.networks import Decoder, Encoder, EnergyNet, cast_inner
+from vaebm_jax.networks import Decoder, Encoder, EnergyNet, cast_inner, leaky_relu
 
 KEY = jax.random.key(0)
 TRUNK = (('conv', 4, 3, 2), ('dense', 16))
@@ -63,6 +64,19 @@ def silu(x):
 
 def dense(layer, x):
     return x @ np.asarray(layer['kernel']) + np.asarray(layer['bias'])
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_leaky_relu_is_flaxs_on_every_platform(dtype, monkeypatch):
+    x = jnp.array([-3.0, -1e-30, -0.0, 0.0, 1e-30, 0.3, 7.0], dtype)
+    both = lambda function: jax.vjp(function, x)
+    for platform in ('default', 'tpu'):
+        branch = lambda *args, platform=platform, **branches: branches[platform](*args)
+        monkeypatch.setattr(jax.lax, 'platform_dependent', branch)
+        (ours, pull), (theirs, their_pull) = both(leaky_relu), both(lambda x: nn.leaky_relu(x, 0.2))
+        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(pull(x)[0], their_pull(x)[0])
+        assert ours.dtype == dtype
 
 
 @pytest.mark.parametrize('activation, function', [('leaky_relu', leaky), ('silu', silu)])
