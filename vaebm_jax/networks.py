@@ -84,7 +84,7 @@ class _Network(nn.Module, kw_only=True):
 def leaky_relu(x: chex.Array) -> chex.Array:
     """`x` where it is not negative, `0.2 x` elsewhere.
 
-    On a TPU the slope is a number, not a mask: masks are a quarter of a v5e's step of CIFAR-10.
+    On a TPU the slope is a number, not a mask: masks are a sixth of a v5e's step of CIFAR-10.
     """
     by_comparison = lambda x: jnp.where(x >= 0, jnp.ones_like(x), 0.2)
     by_sign = lambda x: jnp.clip(jnp.sign(x) + 1.0, 0.2, 1.0)
