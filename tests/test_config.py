@@ -88,6 +88,17 @@ def test_several_wrong_values_are_one_line():
     assert str(error.value).count(';') == 2
 
 
+def test_a_mean_without_a_reference_term_is_refused():
+    config = Config()
+    config.energy = dataclasses.replace(
+        config.energy, reference_std=0.0, scale=1.0, reference_mean=-1.0
+    )
+    with pytest.raises(UserError, match='energy.reference_mean must be 0 where energy.referen'):
+        validate(config)
+    config.energy.reference_mean = 0.0
+    validate(config)
+
+
 def test_what_may_differ_on_resume_is_listed_in_one_place():
     assert set(FREE_ON_RESUME) <= set(flatten(Config()))
     old, new = Config(), Config()

@@ -451,6 +451,8 @@ def validate(config: Config) -> None:
         expect(stable, lambda step_size: step_size < 2 * std, 'langevin.step_size')
     else:
         expect('given where energy.reference_std is 0', bool, 'energy.scale')
+        without = '0 where energy.reference_std is 0: there is no reference term'
+        expect(without, lambda mean: mean == 0, 'energy.reference_mean')
     for name, rows in _TABLE_ROWS.items():
         allowed = ', '.join(f'{kind} and {count} sizes' for kind, count in rows.items())
         expect(
