@@ -69,9 +69,7 @@ def main(argv):
                 'explicit', _ADDRESS.value, _PROCESSES.value, process_id=_PROCESS.value
             )
         for name, batch in (('weak', _WEAK.value * _POINT.value), ('strong', _STRONG.value)):
-            line = measure(name, batch, _POINT.value)
-            if distributed.is_first():
-                print(json.dumps(line), flush=True)
+            print(json.dumps(measure(name, batch, _POINT.value)), flush=True)
         return
     first = {}
     for num_devices in numbers(_DEVICES.value):
@@ -120,7 +118,7 @@ def run_point(num_devices):
     for run in runs:
         if run.returncode:
             raise UserError(f'a process of {num_devices} devices ended with {run.returncode}')
-    # What the runtime prints is not ours.
+    # All say the same, and what the runtime prints is not ours.
     return [json.loads(line) for line in printed[0].splitlines() if line.startswith('{')]
 
 
@@ -157,8 +155,7 @@ def measure(name, batch_size, num_devices):
         times.append((time.perf_counter() - wall, time.process_time() - cpu))
     # The first one warms up.
     wall, cpu = (statistics.median(column) / num_steps for column in zip(*times[1:], strict=True))
-    if _PROCESSES.value > 1:
-        cpu = float(np.sum(multihost_utils.process_allgather(np.float64(cpu))))
+    cpu = float(np.sum(multihost_utils.process_allgather(np.float64(cpu))))
     return {
         'name': name,
         'num_devices': num_devices,
