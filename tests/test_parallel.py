@@ -58,7 +58,7 @@ def test_raw_gradients_do_not_depend_on_the_number_of_devices(tmp_path):
 
 @pytest.mark.multi_device
 def test_twenty_steps_do_not_depend_on_devices_nor_on_steps_per_call(tmp_path):
-    runs = ('1x1', '4x1', '8x1', '1x7', '2x7')
+    runs = ('1x1', '2x1', '4x1', '8x1', '1x7', '2x7')
     results = run_on_devices(tmp_path, 20, 'float64', 'whole', *runs)
     assert_close(results, select='', tolerance=1e-10)
 
