@@ -14,7 +14,7 @@ The worst of three seeds, jax 0.10.2; CPU time of the training (two cores of an 
 |              | 3,500 | 60 s  | 0.027 nats    | 0.88 to 1.17      | 0.978 to 1.029 | 0.84 to 1.12 |
 | ring         | 2,500 | 40 s  | 0.008         | 0.95 to 1.04      | 0.961 to 1.023 | 0.87 to 1.12 |
 | two_moons    | 4,000 | 72 s  | 0.032         | 0.98 to 1.02      | 0.994 to 1.006 | 0.99 to 1.01 |
-| checkerboard | 4,000 | 105 s | 0.22 (seed 0) | 0.80 to 1.41      | 0.961 to 1.037 | 0.82 to 1.19 |
+| checkerboard | 4,000 | 89 s  | 0.22 (seed 0) | 0.80 to 1.41      | 0.961 to 1.037 | 0.82 to 1.19 |
 
 Weights are over the truth; the ring's modes are its eighths.
 
@@ -51,7 +51,7 @@ def ring() -> c.Config:
 
 
 def two_moons() -> c.Config:
-    """Chains of T δ² = 0.6, in place of 2.25, never cross: one moon got three times its mass."""
+    """With T δ² = 0.6, in place of 2.25, chains hardly cross: one moon got three times its mass."""
     return toy('two_moons', 4000, c.LangevinConfig(num_steps=100, step_size=0.15), kl_weight=0.01)
 
 
