@@ -74,6 +74,20 @@ def test_images_kernels_and_strides_of_any_shape(image, kernel, strides, padding
     assert_agree(*example(image, kernel), strides, padding, rtol=1e-5)
 
 
+@pytest.mark.parametrize('channels', [(2, 3), (16, 32)], ids=str)
+def test_bfloat16_has_sums_in_float32(channels):
+    """Its gradients have the operands' own type, by either path of a CPU."""
+    operands = example((8, 8), (4, 4), channels=channels)
+    coarse = [jnp.asarray(operand, jnp.bfloat16) for operand in operands]
+    results = value_and_gradients(conv, *coarse, (2, 2), 'SAME')
+    assert [result.dtype for result in results] == [jnp.float32, jnp.bfloat16, jnp.bfloat16]
+    fine = [np.asarray(operand, np.float32) for operand in coarse]
+    expected = value_and_gradients(plain_conv, *fine, (2, 2), 'SAME')
+    for result, right in zip(results, expected, strict=True):
+        error = np.max(np.abs(np.asarray(result, np.float32) - right)) / np.max(np.abs(right))
+        assert error < 0.01
+
+
 @pytest.mark.parametrize('padding', ['SAME', 'VALID', ((4, 0), (1, 5))], ids=str)
 @pytest.mark.parametrize('kernel', [(3, 3), (4, 2)], ids=str)
 def test_to_fewer_channels_in_float64(kernel, padding):

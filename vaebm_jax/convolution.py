@@ -23,7 +23,7 @@ _NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x, kernel, strides, padding):
-    plain = functools.partial(_plain, strides=strides, padding=padding)
+    plain = _wide(functools.partial(_plain, strides=strides, padding=padding))
     if not _is_winograd(x.shape, kernel.shape, strides, padding):
         return plain(x, kernel)
     fast = functools.partial(winograd.conv, strides=strides, padding=padding)
@@ -36,6 +36,7 @@ def _conv_forward(x, kernel, strides, padding):
 
 def _conv_backward(strides, padding, residuals, cotangent):
     x, kernel = residuals
+    cotangent = cotangent.astype(x.dtype)
     geometry = {'strides': strides, 'padding': padding}
     input_grad = functools.partial(_input_grad, shape=x.shape, **geometry)
     kernel_grad = functools.partial(_kernel_grad, kernel=kernel, **geometry)
@@ -63,6 +64,14 @@ def _is_winograd(shape, kernel_shape, strides, padding):
 
 def _cast(function, like):
     return lambda *args: function(*args).astype(like.dtype)
+
+
+def _wide(function):
+    def wide(*args):
+        y = function(*args)
+        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
+
+    return wide
 
 
 def _plain(x, kernel, strides, padding):
@@ -129,6 +138,9 @@ def conv(
     precision: object = None,
 ) -> chex.Array:
     """Convolves `x` `[B, H, W, I]` with `kernel` `[h, w, I, O]`, as `lax.conv_general_dilated`.
+
+    Of bfloat16 it gives the sums in float32, as they are added up: a bias and an activation come
+    before the one rounding, and a bias's gradient is summed in float32.
 
     It fits the `conv_general_dilated` of `flax.linen.Conv`. The keywords are those that Flax hands
     over; they must have the values of a plain convolution.

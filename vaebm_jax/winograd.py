@@ -103,11 +103,10 @@ def conv(
 ) -> chex.Array:
     """Convolves `x` `[B, H, W, I]` with `kernel` `[h, w, I, O]`."""
     axes = _axes(x.shape, kernel.shape, strides, padding)
-    inputs = _map(lambda v: v.astype(x.dtype), _inputs(x, axes))
-    products = _map(_product, inputs, _filters(kernel, axes, x.dtype))
+    products = _map(_product, _inputs(x, axes, x.dtype), _filters(kernel, axes, x.dtype))
     tiles = (x.shape[0], axes[0].tiles, axes[1].tiles, kernel.shape[-1])
     outputs = _combine(_OUTPUT, axes, _map(lambda product: product.reshape(tiles), products))
-    y = jnp.stack([jnp.stack(row, 3) for row in outputs], 2).astype(x.dtype)
+    y = jnp.stack([jnp.stack(row, 3) for row in outputs], 2)
     y = y.reshape(x.shape[0], 2 * axes[0].tiles, 2 * axes[1].tiles, -1)
     return y[:, : axes[0].outputs, : axes[1].outputs]
 
@@ -122,8 +121,8 @@ def input_grad(
     """The cotangent of `conv`'s `x`, of `shape` `[B, H, W, I]`: each of its turns transposed."""
     axes = _axes(shape, kernel.shape, strides, padding)
     rows, columns = axes
-    outputs = _map(lambda y: y.astype(cotangent.dtype), _outputs(cotangent, axes))
     product = functools.partial(_product, contracted=((1,), (1,)))
+    outputs = _outputs(cotangent, axes, cotangent.dtype)
     products = _map(product, outputs, _filters(kernel, axes, cotangent.dtype))
     blocks = (shape[0], rows.tiles, columns.tiles, rows.stride, columns.stride, shape[-1])
     products = _map(lambda product: product.reshape(blocks), products)
@@ -135,11 +134,12 @@ def input_grad(
             for i in range(a, len(inputs), 2)
             for j in range(b, len(inputs[0]), 2)
         ]
-        return functools.reduce(jnp.add, parts).astype(cotangent.dtype).swapaxes(2, 3)
+        return functools.reduce(jnp.add, parts).swapaxes(2, 3)
 
     x = jnp.stack([jnp.stack([at_blocks(a, b) for b in (0, 1)], 4) for a in (0, 1)], 2)
     x = x.reshape(shape[0], rows.blocks * rows.stride, columns.blocks * columns.stride, -1)
-    return _pad(x, *([-count for count in axis.missing] for axis in axes))
+    x = _pad(x, *([-count for count in axis.missing] for axis in axes))
+    return x.astype(cotangent.dtype)
 
 
 def kernel_grad(
@@ -152,7 +152,8 @@ def kernel_grad(
     """The cotangent of `conv`'s `kernel`, of `kernel_shape` `[h, w, I, O]`."""
     axes = _axes(x.shape, kernel_shape, strides, padding)
     product = functools.partial(_product, contracted=((0,), (0,)))
-    filters = _map(product, _inputs(x, axes), _outputs(cotangent, axes))
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    filters = _map(product, _inputs(x, axes, wide), _outputs(cotangent, axes, wide))
     taps = _combine(_FILTER, axes, filters, transposed=True)
     rows, columns = axes
     kernel = jnp.stack([jnp.stack(row) for row in taps])
@@ -164,28 +165,33 @@ def kernel_grad(
     return kernel[: kernel_shape[0], : kernel_shape[1]]
 
 
-def _inputs(x, axes):
+def _inputs(x, axes, dtype):
     """What is taken of the input: `[tiles of all images, channels of a block]` for each product."""
     rows, columns = axes
-    batch, _, _, channels = x.shape
-    x = _pad(x, rows.missing, columns.missing)
-    x = x.reshape(batch, rows.blocks, rows.stride, columns.blocks, columns.stride, channels)
-    x = x.swapaxes(2, 3).reshape(batch, rows.blocks, columns.blocks, -1)
-    x = _once(x).astype(jnp.promote_types(x.dtype, jnp.float32))
-    height, width = 2 * rows.tiles, 2 * columns.tiles
+    x = _once(_pad(x, rows.missing, columns.missing))
+    x = x.reshape(*x.shape[:2], columns.blocks, -1)  # In each row a block's pixels lie together.
 
-    def block(i, j):
-        return x[:, i : i + height : 2, j : j + width : 2].reshape(-1, x.shape[-1])
+    def of_row(row):
+        """What is taken of this row of each block: `[B, tiles, tiles, its channels]`."""
 
-    blocks = [[block(i, j) for j in range(columns.taps + 1)] for i in range(rows.taps + 1)]
-    return _combine(_INPUT, axes, blocks)
+        def block(i, j):
+            first = i * rows.stride + row
+            pixel_rows = slice(first, first + 2 * rows.stride * rows.tiles, 2 * rows.stride)
+            return _wide(x[:, pixel_rows, j : j + 2 * columns.tiles : 2])
+
+        blocks = [[block(i, j) for j in range(columns.taps + 1)] for i in range(rows.taps + 1)]
+        return _map(lambda v: v.astype(dtype), _combine(_INPUT, axes, blocks))
+
+    size = rows.stride * x.shape[-1]
+    of_block = lambda *of_rows: jnp.stack(of_rows, 3).reshape(-1, size)
+    return _map(of_block, *(of_row(row) for row in range(rows.stride)))
 
 
 def _filters(kernel, axes, dtype):
     """What is taken of the taps: `[channels of a block, O]` for each product."""
     rows, columns = axes
     _, _, inputs, outputs = kernel.shape
-    kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    kernel = _wide(kernel)
     missing = [axis.taps * axis.stride - axis.kernel for axis in axes]
     kernel = jnp.pad(kernel, ((0, missing[0]), (0, missing[1]), (0, 0), (0, 0)))
     kernel = kernel.reshape(rows.taps, rows.stride, columns.taps, columns.stride, inputs, outputs)
@@ -194,23 +200,28 @@ def _filters(kernel, axes, dtype):
     return _map(lambda u: u.astype(dtype), _combine(_FILTER, axes, taps))
 
 
-def _outputs(cotangent, axes):
+def _outputs(cotangent, axes, dtype):
     """What each product gets of the outputs' cotangent: `[tiles of all images, O]`."""
-    rows, columns = ((0, 2 * axis.tiles - axis.outputs) for axis in axes)
-    cotangent = _once(_pad(cotangent, rows, columns))
-    cotangent = cotangent.astype(jnp.promote_types(cotangent.dtype, jnp.float32))
-    height, width = (2 * axis.tiles for axis in axes)
+    rows, columns = axes
+    cotangent = _once(_pad(cotangent, *((0, 2 * axis.tiles - axis.outputs) for axis in axes)))
 
     def every_second(a, b):
-        return cotangent[:, a:height:2, b:width:2].reshape(-1, cotangent.shape[-1])
+        parts = cotangent[:, a : 2 * rows.tiles : 2, b : 2 * columns.tiles : 2]
+        return _wide(parts.reshape(-1, cotangent.shape[-1]))
 
     outputs = [[every_second(a, b) for b in (0, 1)] for a in (0, 1)]
-    return _combine(_OUTPUT, axes, outputs, transposed=True)
+    outputs = _combine(_OUTPUT, axes, outputs, transposed=True)
+    return _map(lambda y: y.astype(dtype), outputs)
 
 
 def _product(a, b, contracted=((1,), (0,))):
     dtype = jnp.promote_types(a.dtype, jnp.float32)
     return lax.dot_general(a, b, (contracted, ((), ())), preferred_element_type=dtype)
+
+
+def _wide(x):
+    """In float32 at the least: XLA's CPU compiler rounds bfloat16 anew at each move of the data."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _once(x):
