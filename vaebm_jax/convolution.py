@@ -40,7 +40,7 @@ def _conv_backward(strides, padding, residuals, cotangent):
     cotangent = cotangent.astype(x.dtype)
     geometry = {'strides': strides, 'padding': padding}
     input_grad = functools.partial(_input_grad, shape=x.shape, **geometry)
-    kernel_grad = functools.partial(_kernel_grad, kernel_shape=kernel.shape, **geometry)
+    kernel_grad = functools.partial(_kernel_grad, kernel=kernel, **geometry)
     fast_input_grad = input_grad
     fast_kernel_grad = functools.partial(
         _kernel_grad_of_taps, kernel_size=kernel.shape[:2], **geometry
@@ -97,10 +97,9 @@ def _input_grad(cotangent, kernel, shape, strides, padding):
     )
 
 
-def _kernel_grad(x, cotangent, kernel_shape, strides, padding):
+def _kernel_grad(x, cotangent, kernel, strides, padding):
     plain = functools.partial(_plain, x, strides=strides, padding=padding)
-    kernel = jax.ShapeDtypeStruct(kernel_shape, x.dtype)
-    return jax.linear_transpose(plain, kernel)(cotangent)[0]
+    return jax.linear_transpose(plain, kernel.astype(x.dtype))(cotangent)[0]
 
 
 def _kernel_grad_of_taps(x, cotangent, kernel_size, strides, padding):
