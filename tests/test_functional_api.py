@@ -144,7 +144,7 @@ def test_an_ensemble_of_convolutions_is_its_members(kind):
         assert metrics['distortion'].dtype == 'float64'
         for i, member in enumerate(members):
             part = jax.tree.map(lambda leaf, i=i: leaf[i], ensemble)
-            # Of a gradient that is zero but for roundings Adam makes a step of 1e-9; real ones: 1e-3.
+            # Of a gradient that is zero but for roundings Adam makes 1e-9; of others 1e-3.
             chex.assert_trees_all_close(part, member, rtol=1e-9, atol=1e-8)
 
 
