@@ -68,9 +68,7 @@ def _by_platform(fast, plain, *operands, dtype):
     A TPU is handed bfloat16 in float32. It multiplies in bfloat16 nevertheless, by JAX's default
     precision, and what lies between two convolutions need not be packed: a tenth of a step.
     """
-    wide = lambda *arrays: plain(
-        *(array.astype(jnp.promote_types(array.dtype, jnp.float32)) for array in arrays)
-    )
+    wide = lambda *arrays: plain(*map(winograd.wide, arrays))
     cast = lambda function: lambda *arrays: function(*arrays).astype(dtype)
     return lax.platform_dependent(*operands, cpu=cast(fast), tpu=cast(wide), default=cast(plain))
 

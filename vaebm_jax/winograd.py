@@ -152,8 +152,8 @@ def kernel_grad(
     """The cotangent of `conv`'s `kernel`, of `kernel_shape` `[h, w, I, O]`."""
     axes = _axes(x.shape, kernel_shape, strides, padding)
     product = functools.partial(_product, contracted=((0,), (0,)))
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    filters = _map(product, _inputs(x, axes, wide), _outputs(cotangent, axes, wide))
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    filters = _map(product, _inputs(x, axes, dtype), _outputs(cotangent, axes, dtype))
     taps = _combine(_FILTER, axes, filters, transposed=True)
     rows, columns = axes
     kernel = jnp.stack([jnp.stack(row) for row in taps])
@@ -177,7 +177,7 @@ def _inputs(x, axes, dtype):
         def block(i, j):
             first = i * rows.stride + row
             pixel_rows = slice(first, first + 2 * rows.stride * rows.tiles, 2 * rows.stride)
-            return _wide(x[:, pixel_rows, j : j + 2 * columns.tiles : 2])
+            return wide(x[:, pixel_rows, j : j + 2 * columns.tiles : 2])
 
         blocks = [[block(i, j) for j in range(columns.taps + 1)] for i in range(rows.taps + 1)]
         return _map(lambda v: v.astype(dtype), _combine(_INPUT, axes, blocks))
@@ -191,7 +191,7 @@ def _filters(kernel, axes, dtype):
     """What is taken of the taps: `[channels of a block, O]` for each product."""
     rows, columns = axes
     _, _, inputs, outputs = kernel.shape
-    kernel = _wide(kernel)
+    kernel = wide(kernel)
     missing = [axis.taps * axis.stride - axis.kernel for axis in axes]
     kernel = jnp.pad(kernel, ((0, missing[0]), (0, missing[1]), (0, 0), (0, 0)))
     kernel = kernel.reshape(rows.taps, rows.stride, columns.taps, columns.stride, inputs, outputs)
@@ -207,7 +207,7 @@ def _outputs(cotangent, axes, dtype):
 
     def every_second(a, b):
         parts = cotangent[:, a : 2 * rows.tiles : 2, b : 2 * columns.tiles : 2]
-        return _wide(parts.reshape(-1, cotangent.shape[-1]))
+        return wide(parts.reshape(-1, cotangent.shape[-1]))
 
     outputs = [[every_second(a, b) for b in (0, 1)] for a in (0, 1)]
     outputs = _combine(_OUTPUT, axes, outputs, transposed=True)
@@ -219,7 +219,7 @@ def _product(a, b, contracted=((1,), (0,))):
     return lax.dot_general(a, b, (contracted, ((), ())), preferred_element_type=dtype)
 
 
-def _wide(x):
+def wide(x):
     """In float32 at the least: XLA's CPU compiler rounds bfloat16 anew at each move of the data."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
