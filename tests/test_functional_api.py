@@ -123,6 +123,8 @@ def conv_config(kind):
 @pytest.mark.parametrize('kind', ['none', 'center_hole'])
 def test_an_ensemble_of_convolutions_is_its_members(kind):
     config = conv_config(kind)
+    # Between kinks a leaky ReLU's gradients cancel but for roundings, and Adam makes steps of them.
+    config.network.activation = 'silu'
     with jax.enable_x64(True):
         images = np.tanh(np.random.default_rng(0).normal(size=(4, 8, 8, 1)))
         condition = None
@@ -144,8 +146,7 @@ def test_an_ensemble_of_convolutions_is_its_members(kind):
         assert metrics['distortion'].dtype == 'float64'
         for i, member in enumerate(members):
             part = jax.tree.map(lambda leaf, i=i: leaf[i], ensemble)
-            # Of a gradient that is zero but for roundings Adam makes 1e-9; of others 1e-3.
-            chex.assert_trees_all_close(part, member, rtol=1e-9, atol=1e-8)
+            chex.assert_trees_all_close(part, member, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize('kind', ['none', 'center_hole'])
