@@ -219,7 +219,7 @@ def main(argv):
         }
         print(f'{workdir}:')
         for name, samples in (('ancestral', ancestral), ('refined', refined)):
-            results[name] = legibility(predict(params, samples))
+            results[name] = legibility(predict(params, np.clip(samples, -1.0, 1.0)))
             print_row(name, results[name])
         with open(os.path.join(workdir, 'legibility.json'), 'w') as file:
             json.dump(results, file, indent=2)

@@ -34,6 +34,7 @@ def test_json_keeps_everything():
         ('langevin.step_size', float('nan'), 'langevin.step_size must be a positive number'),
         ('langevin.step_size', 0.04, r'below 2 \* energy.reference_std = 0.032, or the chain div'),
         ('energy.reference_mean', -1.5, r'energy.reference_mean must be in \[-1, 1\], got -1.5'),
+        ('data.headroom', -0.1, 'data.headroom must be 0 or a positive number, got -0.1'),
         ('energy.reference_std', 0.0, 'energy.scale must be given where energy.reference_std is 0'),
         ('data.name', 'imagenet', 'data.name must be one of digits, mnist'),
         ('data.name', 'folder', 'data.dir must be the path of a folder of images'),
@@ -97,6 +98,24 @@ def test_a_mean_without_a_reference_term_is_refused():
         validate(config)
     config.energy.reference_mean = 0.0
     validate(config)
+
+
+def test_the_reference_may_stand_as_far_out_as_the_data():
+    config = Config()
+    config.data = dataclasses.replace(config.data, headroom=0.25)
+    config.energy = dataclasses.replace(config.energy, reference_mean=-1.25)
+    validate(config)
+    config.energy.reference_mean = -1.26
+    with pytest.raises(UserError, match=r'energy.reference_mean must be in \[-1.25, 1.25\], got'):
+        validate(config)
+
+
+def test_headroom_is_of_whole_images():
+    config = Config()
+    config.data = dataclasses.replace(config.data, headroom=0.25)
+    config.condition = dataclasses.replace(config.condition, kind='center_hole')
+    with pytest.raises(UserError, match='data.headroom must be 0 where condition.kind is not non'):
+        validate(config)
 
 
 def test_what_may_differ_on_resume_is_listed_in_one_place():

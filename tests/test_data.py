@@ -9,6 +9,7 @@ from PIL import Image
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.data import (
     Folder,
+    as_pixels,
     batch_indices,
     first_images,
     load_images,
@@ -16,6 +17,7 @@ from vaebm_jax.data import (
     stream,
 )
 from vaebm_jax.errors import UserError
+from vaebm_jax.pictures import to_uint8
 from vaebm_jax.train import call_images
 
 KEY = jax.random.key(0)
@@ -98,6 +100,21 @@ def test_make_batch_scales_flips_and_dequantizes():
     bins = (spread + 1.0) * 128.0 - many
     assert bins.min() >= 0 and bins.max() <= 1
     np.testing.assert_allclose([bins.mean(), bins.var()], [1 / 2, 1 / 12], atol=2e-3)
+
+
+@pytest.mark.parametrize('dequantize', [False, True])
+def test_black_and_white_stand_beyond_the_range_and_pictures_clip_them(dequantize):
+    images = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+    plain, beyond = (
+        np.asarray(make_batch(KEY, images, DataConfig(dequantize=dequantize, headroom=h)).image)
+        for h in (0.0, 0.25)
+    )
+    moved = (beyond - plain).ravel()
+    np.testing.assert_allclose(moved[[0, 255]], [-0.25, 0.25], atol=1e-6)
+    assert not moved[1:255].any()
+    if not dequantize:
+        np.testing.assert_allclose(as_pixels(images, 0.25), beyond, atol=1e-6)
+        np.testing.assert_array_equal(to_uint8(beyond), images)
 
 
 def test_random_crops_are_parts_of_the_image():

@@ -89,6 +89,7 @@ def test_intervals_errors_and_warnings():
         ({'condition': ConditionConfig(kind='center_hole')}, "condition.kind='center_hole'"),
         ({'method': 'vae'}, "method='vae'"),
         ({'energy': EnergyConfig(reference_std=0.0, scale=1.0)}, 'energy.reference_std=0'),
+        ({'data': DataConfig(headroom=0.25)}, 'data.headroom=0.25'),
     ],
 )
 def test_what_has_no_likelihood_is_refused(tiny_config, change, message):

@@ -120,6 +120,8 @@ def test_decoder_gives_images_in_range(layers, shape):
     assert images.shape == (3, *shape)
     assert jnp.max(jnp.abs(images)) < 1.0 and jnp.std(images) > 0.01
     assert 0.9 < jnp.max(jnp.abs(extremes)) <= 1.0
+    further = apply(Decoder(layers, shape, limit=1.25), variables, z)
+    np.testing.assert_allclose(further, 1.25 * images, atol=1e-6)
 
 
 def test_decoder_crops_the_middle():

@@ -37,6 +37,8 @@ class DataConfig:
       num_channels: 1 or 3; 2 of points.
       flip: mirror each training image left to right with probability 1/2.
       dequantize: spread each 8-bit value over its bin by uniform noise.
+      headroom: pixels of 0 and 255, where 8 bits end, stand so far below -1 and above 1; every
+        picture clips them again.
       resident_bytes: a set of at most so many bytes is held on every device, a larger folder is
         streamed from disk.
     """
@@ -52,6 +54,7 @@ class DataConfig:
     num_channels: int = 1
     flip: bool = False
     dequantize: bool = False
+    headroom: float = 0.0
     resident_bytes: int = 2 * 1024**3
 
 
@@ -78,7 +81,7 @@ class EnergyConfig:
 
     Attributes:
       reference_std: σ of the Gaussian reference term; 0: no such term.
-      reference_mean: m of it, in every pixel; 0 is grey, -1 black.
+      reference_mean: m of it, in every pixel; 0 is grey, -1 (less `data.headroom`) black.
       scale: the factor of the network; 0: 1 / σ², the normalised form; 1: the authors' form.
       learning_rate: Adam's, at its highest.
       adam_b1: Adam's decay of the first moment.
@@ -125,8 +128,8 @@ class NetworkConfig:
         ('down', features, kernel) rows, then as many `up` rows, `conv` rows between.
       activation: leaky_relu (slope 0.2) or silu.
       decoder_norm: group or none.
-      decoder_output: tanh, pixels in (-1, 1), or linear, any number; with a condition the output is
-        its hint and a residual, linear in any case.
+      decoder_output: tanh, pixels in (-1, 1) and `data.headroom`, or linear, any number; with a
+        condition the output is its hint and a residual, linear in any case.
       init_std: standard deviation of initial kernels; 0: LeCun's.
     """
 
@@ -390,7 +393,9 @@ def validate(config: Config) -> None:
     expect('0 or a positive number', not_negative, 'vae.truth_weight', 'vae.guess_weight')
     expect('0 or a positive number', not_negative, 'energy.reference_std', 'energy.scale')
     expect('0 or a positive number', not_negative, 'network.init_std', 'divergence.max_energy')
-    expect('in [-1, 1]', lambda mean: -1 <= mean <= 1, 'energy.reference_mean')
+    expect('0 or a positive number', not_negative, 'data.headroom')
+    end = 1 + config.data.headroom
+    expect(f'in [{-end:g}, {end:g}]', lambda mean: abs(mean) <= end, 'energy.reference_mean')
     expect('in (0, 1]', lambda factor: 0 < factor <= 1, 'divergence.rate_factor')
     expect('in [0, 1)', lambda b: 0 <= b < 1, 'ema_decay', 'energy.adam_b1', 'vae.adam_b1')
     expect('in [0, 1]', lambda b: 0 <= b <= 1, 'schedule.decay_share', 'schedule.final_share')
@@ -419,6 +424,7 @@ def validate(config: Config) -> None:
     if config.data.name in POINTS:
         of = f' for the points of {config.data.name}'
         expect(f'False{of}', lambda is_on: not is_on, 'data.flip', 'data.dequantize')
+        expect(f'0{of}', lambda headroom: headroom == 0, 'data.headroom')
         expect(f'none{of}', lambda kind: kind == 'none', 'condition.kind')
         expect(f'linear{of}', lambda output: output == 'linear', 'network.decoder_output')
     one_of('data.crop', 'center', 'left', 'right')
@@ -438,6 +444,9 @@ def validate(config: Config) -> None:
     if kind == 'none':
         without = '0 where condition.kind is none: there is one truth for each condition'
         expect(without, lambda weight: weight == 0, 'vae.guess_weight')
+    else:
+        without = '0 where condition.kind is not none: what is seen stays as it is'
+        expect(without, lambda headroom: headroom == 0, 'data.headroom')
     if config.num_chains and kind != 'none':
         multiple = f'a multiple of batch_size = {config.batch_size} where images have a condition'
         expect(multiple, lambda n: n % config.batch_size == 0, 'num_chains')

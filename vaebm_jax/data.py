@@ -227,7 +227,7 @@ def held_out(data: DataConfig) -> str:
 def make_batch(
     key: chex.PRNGKey, images: chex.Array, data: DataConfig, first: chex.Numeric = 0
 ) -> Batch:
-    """From 8 bits to [-1, 1]: x / 127.5 - 1, with the config's crops, flips and dequantization.
+    """From 8 bits to [-1, 1]: x / 127.5 - 1, with the config's crops, flips, noise and headroom.
 
     What is no integer has units of its own, and stays as it is.
 
@@ -244,15 +244,17 @@ def make_batch(
     if images.shape[1] > data.image_size:
         crop = functools.partial(_random_crop, size=data.image_size)
         images = jax.vmap(crop)(keys[:, 2], images)
-    image = images.astype(float)
     if data.flip:
         is_flipped = jax.vmap(jax.random.bernoulli)(keys[:, 0])
-        image = jnp.where(is_flipped[:, None, None, None], image[:, :, ::-1], image)
+        images = jnp.where(is_flipped[:, None, None, None], images[:, :, ::-1], images)
+    image = images.astype(float)
     if data.dequantize:
         shape = images.shape[1:]
         image = image + jax.vmap(lambda key: jax.random.uniform(key, shape))(keys[:, 1])
-        return Batch(image / 128.0 - 1.0)
-    return Batch(image / 127.5 - 1.0)
+        image = image / 128.0 - 1.0
+    else:
+        image = image / 127.5 - 1.0
+    return Batch(image + _beyond(images, data.headroom))
 
 
 def _random_crop(key, image, size):
@@ -260,11 +262,16 @@ def _random_crop(key, image, size):
     return jax.lax.dynamic_slice(image, (*corner, 0), (size, size, image.shape[-1]))
 
 
-def as_pixels(images: np.ndarray) -> np.ndarray:
-    """uint8 images as float32 in [-1, 1]; points stay as they are."""
+def as_pixels(images: np.ndarray, headroom: float = 0.0) -> np.ndarray:
+    """uint8 images as float32 in [-1, 1], and its headroom; points stay as they are."""
     if np.issubdtype(images.dtype, np.floating):
         return images
-    return np.asarray(images / 127.5 - 1.0, np.float32)
+    return np.asarray(images / 127.5 - 1.0 + _beyond(images, headroom), np.float32)
+
+
+def _beyond(images, headroom):
+    """What is added to pixels of 0 and 255: of these 8 bits tell only that they are no less, or no more."""
+    return headroom * (1.0 * (images == 255) - 1.0 * (images == 0))
 
 
 def stream(

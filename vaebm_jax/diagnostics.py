@@ -54,19 +54,21 @@ def diagnose(
 
 
 def image_sets(config: Config, num_images: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Train, test, and what is neither: names and images in [-1, 1].
+    """Train, test, and what is neither: names and images in [-1, 1], and its headroom.
 
     Out of distribution are the neighbouring data set where it is prepared, test images with their
     pixels shuffled or their values inverted, and uniform noise.
     """
     rng = np.random.default_rng(config.seed)
     for split in ('train', 'test'):
-        images = data.as_pixels(data.first_images(config.data, split, num_images))
+        images = data.first_images(config.data, split, num_images)
+        images = data.as_pixels(images, config.data.headroom)
         yield split, images
     if neighbour := _NEIGHBOURS.get(config.data.name):
         try:
             other = dataclasses.replace(config.data, name=neighbour)
-            yield neighbour, data.as_pixels(data.first_images(other, 'test', num_images))
+            others = data.first_images(other, 'test', num_images)
+            yield neighbour, data.as_pixels(others, config.data.headroom)
         except UserError as error:
             logs.say(f'no energies of {neighbour}: {error}')
     height, width = images.shape[1:3]
@@ -126,11 +128,11 @@ def long_chains(key: jax.Array, states: States, config: Config) -> list[dict]:
     """Chains from ancestral samples after 0, 1, 10 and 100 times the training length.
 
     `energy` in nats, `distance` from the start (Euclidean, over all pixels), and `outside`, the
-    share of pixels outside [-1, 1]: means over 64 chains.
+    share of pixels outside [-1, 1] and its headroom: means over 64 chains.
     """
     start, _ = generate(key, states, config, _NUM_CHAINS, ema=False)
     key_langevin = jax.random.split(key)[1]
-    num_steps = config.langevin.num_steps
+    num_steps, end = config.langevin.num_steps, 1.0 + config.data.headroom
     x, rows, done = start, [], 0
     for length in logs.tracked((0, 1, 10, 100), 'long chains', 'lengths', 4):
         while done < length * num_steps:  # In pieces of one length, so that one is compiled.
@@ -142,7 +144,7 @@ def long_chains(key: jax.Array, states: States, config: Config) -> list[dict]:
                 'steps': done,
                 'energy': float(energies_of(states, config, np.asarray(x)).mean()),
                 'distance': float(np.linalg.norm(moved, axis=1).mean()),
-                'outside': float(np.mean(np.abs(np.asarray(x)) > 1.0)),
+                'outside': float(np.mean(np.abs(np.asarray(x)) > end)),
             }
         )
     return rows

@@ -104,6 +104,11 @@ def refuse(config: Config) -> None:
             '--mode=likelihood needs an energy with a reference term, without which Z may be '
             'infinite, got energy.reference_std=0'
         )
+    if config.data.headroom:
+        raise UserError(
+            '--mode=likelihood needs pixels whose 256 values lie evenly, got '
+            f'data.headroom={config.data.headroom:g}'
+        )
 
 
 def _tracked(items: Iterable, doing: str, total: int, size: int) -> Iterator:

@@ -148,7 +148,7 @@ class Encoder(_Network):
 
 
 class Decoder(_Network):
-    """The generator g_α(z): images `[B, H, W, C]`, in (-1, 1) by a tanh where `output` says so.
+    """The generator g_α(z): images `[B, H, W, C]`, within `limit` by a tanh where `output` says so.
 
     Where the authors have batch norm with batch statistics, also when they sample, this has group
     norm: it keeps no state, and no image depends on the others of its batch or device. Where they
@@ -166,6 +166,7 @@ class Decoder(_Network):
     image_shape: tuple[int, int, int]
     norm: str = 'group'
     output: str = 'tanh'
+    limit: float = 1.0
 
     @nn.compact
     def __call__(self, z: chex.Array, condition: chex.Array | None = None) -> chex.Array:
@@ -209,7 +210,7 @@ class Decoder(_Network):
             x = x[:, top : top + height, left : left + width]
             x = self.conv(channels, 3, 1, x, last='image', **last)
         if condition is None:
-            return jnp.tanh(x) if self.output == 'tanh' else x
+            return self.limit * jnp.tanh(x) if self.output == 'tanh' else x
         return keep_seen(hint_of(condition) + x, condition)
 
     def modulate(self, x, z):

@@ -200,7 +200,7 @@ def _diagnostics(evaluation, command):
         _table(['', *columns], rows),
         _figure(_drawn(draw, 10, 4), 'image/svg+xml', 'Energies of sets of images and of samples'),
         "<p>Long chains from the decoder's samples: mean energy, Euclidean distance from the start "
-        'and the share of pixels outside [-1, 1].</p>',
+        'and the share of pixels beyond black and white.</p>',
         _table(columns_chains, [[row[column] for column in columns_chains] for row in chains]),
         f'<p>A Metropolis test would accept {_number(accepted["mean"])} of the Langevin steps of '
         f'size {_number(accepted["step_size"])}; near 1, the discretization costs nothing.</p>',

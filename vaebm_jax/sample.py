@@ -109,7 +109,7 @@ def write_pictures(states, config, folder, spherical):
     except UserError as error:
         logs.say(f'no reconstructions: {error}')
         return
-    images = images / np.float32(127.5) - np.float32(1.0)
+    images = data.as_pixels(images, config.data.headroom)
     rebuilt = reconstruct(states, images)
     rows = [row for pair in zip(_rows(images), _rows(rebuilt), strict=True) for row in pair]
     pictures.side_by_side(

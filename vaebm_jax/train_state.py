@@ -58,7 +58,12 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
     energy = EnergyNet(table.energy, table.energy_outputs, **common)
     encoder = Encoder(table.encoder, config.latent_dim, **common)
     decoder = Decoder(
-        table.decoder, (size, size, channels), table.decoder_norm, table.decoder_output, **common
+        table.decoder,
+        (size, size, channels),
+        table.decoder_norm,
+        table.decoder_output,
+        limit=1.0 + config.data.headroom,
+        **common,
     )
 
     def create(key, network, example, section):
