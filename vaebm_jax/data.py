@@ -270,7 +270,7 @@ def as_pixels(images: np.ndarray, headroom: float = 0.0) -> np.ndarray:
 
 
 def _beyond(images, headroom):
-    """What is added to pixels of 0 and 255: of these 8 bits tell only that they are no less, or no more."""
+    """What is added to pixels of 0 and 255, of which 8 bits say: at least so dark, so light."""
     return headroom * (1.0 * (images == 255) - 1.0 * (images == 0))
 
 
