@@ -20,6 +20,7 @@ from vaebm_jax.evaluate_likelihood import (
     table,
 )
 from vaebm_jax.likelihood import Bracket, Estimate
+from vaebm_jax.pictures import to_uint8
 
 
 def bracket(log_z, samples=None):
@@ -53,6 +54,10 @@ def test_noise_stays_within_a_bin_and_points_stay_as_they_are():
         assert np.any(x != other)
         bins = np.floor((x.astype(np.float64) + 1.0) / bin_width + (0.0 if is_trained_so else 0.5))
         assert np.mean(bins == images) > 0.99  # But for what lies on an edge in float32.
+    x, bin_width = dequantized(np.random.default_rng(0), images, DataConfig(headroom=0.25))
+    assert np.mean(to_uint8(x) == images) > 0.99 and bin_width == 1 / 127.5
+    for black_or_white in (x.ravel()[0] + 1.25, x.ravel()[255] - 1.25):
+        assert abs(black_or_white) <= bin_width / 2 + 1e-6
     points = np.random.default_rng(0).normal(size=(5, 1, 1, 2)).astype(np.float32)
     x, bin_width = dequantized(np.random.default_rng(0), points, DataConfig())
     assert x is points and bin_width == 1.0
@@ -89,7 +94,6 @@ def test_intervals_errors_and_warnings():
         ({'condition': ConditionConfig(kind='center_hole')}, "condition.kind='center_hole'"),
         ({'method': 'vae'}, "method='vae'"),
         ({'energy': EnergyConfig(reference_std=0.0, scale=1.0)}, 'energy.reference_std=0'),
-        ({'data': DataConfig(headroom=0.25)}, 'data.headroom=0.25'),
     ],
 )
 def test_what_has_no_likelihood_is_refused(tiny_config, change, message):

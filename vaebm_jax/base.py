@@ -68,7 +68,7 @@ class Batch:
     """Observed images, and what is known of them where the model is conditional.
 
     Attributes:
-      image: `[B, H, W, C]`, pixels in [-1, 1].
+      image: `[B, H, W, C]`, pixels in [-1, 1], black and white as far beyond as `data.headroom`.
       condition: `[B, H, W, K]`, or None.
     """
 

@@ -254,7 +254,7 @@ def make_batch(
         image = image / 128.0 - 1.0
     else:
         image = image / 127.5 - 1.0
-    return Batch(image + _beyond(images, data.headroom))
+    return Batch(image + beyond_ends(images, data.headroom))
 
 
 def _random_crop(key, image, size):
@@ -266,10 +266,10 @@ def as_pixels(images: np.ndarray, headroom: float = 0.0) -> np.ndarray:
     """uint8 images as float32 in [-1, 1], and its headroom; points stay as they are."""
     if np.issubdtype(images.dtype, np.floating):
         return images
-    return np.asarray(images / 127.5 - 1.0 + _beyond(images, headroom), np.float32)
+    return np.asarray(images / 127.5 - 1.0 + beyond_ends(images, headroom), np.float32)
 
 
-def _beyond(images, headroom):
+def beyond_ends(images: chex.Array, headroom: float) -> chex.Array:
     """What is added to pixels of 0 and 255, of which 8 bits say: at least so dark, so light."""
     return headroom * (1.0 * (images == 255) - 1.0 * (images == 0))
 

@@ -104,11 +104,6 @@ def refuse(config: Config) -> None:
             '--mode=likelihood needs an energy with a reference term, without which Z may be '
             'infinite, got energy.reference_std=0'
         )
-    if config.data.headroom:
-        raise UserError(
-            '--mode=likelihood needs pixels whose 256 values lie evenly, got '
-            f'data.headroom={config.data.headroom:g}'
-        )
 
 
 def _tracked(items: Iterable, doing: str, total: int, size: int) -> Iterator:
@@ -122,7 +117,8 @@ def dequantized(
 
     The density of what takes 256 values only is no likelihood. Where the model was trained with
     `data.dequantize` the bins are its own, `[k, k + 1] / 128 - 1`; otherwise they lie about the
-    values that it saw, `k / 127.5 - 1`. Points, which are no integers, stay, with a width of 1.
+    values that it saw, `k / 127.5 - 1`; the first and the last bin as far out as `data.headroom`
+    has them. Points, which are no integers, stay, with a width of 1.
 
     Args:
       rng: of the noise.
@@ -133,8 +129,11 @@ def dequantized(
         return images, 1.0
     noise = rng.random(images.shape)
     if settings.dequantize:
-        return np.asarray((images + noise) / 128.0 - 1.0, np.float32), 1 / 128.0
-    return np.asarray((images + noise - 0.5) / 127.5 - 1.0, np.float32), 1 / 127.5
+        x, bin_width = (images + noise) / 128.0 - 1.0, 1 / 128.0
+    else:
+        x, bin_width = (images + noise - 0.5) / 127.5 - 1.0, 1 / 127.5
+    x = x + data.beyond_ends(images, settings.headroom)
+    return np.asarray(x, np.float32), bin_width
 
 
 def likelihood_of(energies: np.ndarray, bracket: Bracket, num_dims: int, bin_width: float) -> dict:

@@ -117,7 +117,10 @@ def averaged(states: States) -> States:
 def energy_fn(
     states: States, config: Config, ema: bool = True, condition: chex.Array | None = None
 ) -> Callable[[chex.Array], chex.Array]:
-    """A trained energy as a function of images `[B, H, W, C]` in [-1, 1], to `[B]` in nats."""
+    """A trained energy as a function of images `[B, H, W, C]`, to `[B]` in nats.
+
+    Images as in training: in [-1, 1], black and white as far beyond as `config.data.headroom`.
+    """
     return energy_of((averaged(states) if ema else states).energy, config, condition)
 
 
@@ -136,7 +139,8 @@ def generate(
       ema: draw with the averaged parameters.
 
     Returns:
-      Ancestral and refined images, `[N, H, W, C]` each. Pixels of the refined may leave [-1, 1].
+      Ancestral and refined images, `[N, H, W, C]` each. Pixels leave [-1, 1], the ancestral by
+      `config.data.headroom` at most; clip them to show them.
     """
     if num_samples < 1:
         raise ValueError(f'num_samples must be at least 1, got {num_samples}')
