@@ -1,11 +1,20 @@
-"""Fashion-MNIST, 28x28x1 (TFDS), with the networks and settings of configs/mnist.py.
+"""Fashion-MNIST, 28x28x1 (TFDS).
 
     python -m vaebm_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
 
-Eight minutes of one CPU core, as MNIST. Of 2,000 refined samples a classifier of 92 % test accuracy
-gives 48 and 51 % (seeds 0 and 1) a probability of 0.9 or more, the ancestral samples 17 %, the test
-images 79 % (benchmarks/legibility.py --dataset=fashion_mnist). Outlines are right, textures coarse,
-and pullovers too few (3 %).
+3,200 steps take five minutes of one CPU core (AVX-512, jax 0.10.2). Of 2,000 refined samples a
+classifier of 92.0 % test accuracy gives 58, 57 and 56 % (seeds 0, 1, 2) a probability of 0.9 or
+more, the ancestral samples 35 to 36 %, the test images 79.1 % (benchmarks/legibility.py
+--dataset=fashion_mnist). Outlines are right, textures coarse.
+
+The chain and the rates are those of configs/mnist.py. What is other, and what it took:
+- An energy of dense layers alone, in half the time: garments are told by their outlines, digits by
+  strokes. With the convolutions of configs/mnist.py 56 % were legible after 4,800 steps.
+- A kl_weight of 3: 58 % in place of 54 %, and 35 % of the first guesses in place of 25 %.
+- Headroom, as there; without it 52 % were legible.
+- A reference at grey: at black it is the same.
+8,000 steps make better first guesses (42 %), not better samples (59 %); nor do chains of 20 steps
+(57 %).
 
     python -m vaebm_jax.main --config=configs/fashion_mnist.py:paper --workdir=runs/fashion_paper
 
@@ -20,7 +29,7 @@ def get_config(variant: str = '') -> c.Config:
 
 
 def default() -> c.Config:
-    """For two CPU cores: convolutions and two dense layers for the energy, and a dense VAE."""
+    """For two CPU cores: dense layers."""
     dense = (('dense', 512), ('dense', 512))
     return c.Config(
         name='fashion_mnist',
@@ -31,12 +40,12 @@ def default() -> c.Config:
         sample_every=1000,
         checkpoint_every=1000,
         ema_decay=0.999,
-        data=c.DataConfig(name='fashion_mnist', image_size=28),
+        data=c.DataConfig(name='fashion_mnist', image_size=28, headroom=0.3),
         langevin=c.LangevinConfig(num_steps=10, step_size=0.006, max_drift=4.0),
         energy=c.EnergyConfig(learning_rate=1e-3),
-        vae=c.VAEConfig(learning_rate=3e-4, kl_weight=1.0),
+        vae=c.VAEConfig(learning_rate=3e-4, kl_weight=3.0),
         network=c.NetworkConfig(
-            energy=(('conv', 16, 4, 2), ('conv', 32, 4, 2), ('dense', 512), ('dense', 256)),
+            energy=(('dense', 1024), ('dense', 512), ('dense', 256)),
             encoder=dense,
             decoder=dense,
             activation='silu',
