@@ -116,6 +116,9 @@ def test_headroom_is_of_whole_images():
     config.condition = dataclasses.replace(config.condition, kind='center_hole')
     with pytest.raises(UserError, match='data.headroom must be 0 where condition.kind is not non'):
         validate(config)
+    config.data = dataclasses.replace(config.data, name='ring', image_size=1, num_channels=2)
+    with pytest.raises(UserError, match='data.headroom must be 0 for the points of ring'):
+        validate(config)
 
 
 def test_what_may_differ_on_resume_is_listed_in_one_place():

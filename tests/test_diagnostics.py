@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from vaebm_jax import create_states
+from vaebm_jax.config import DataConfig
 from vaebm_jax.diagnostics import (
     auroc,
     diagnose,
     energies_of,
     energy_table,
     histogram,
+    image_sets,
     long_chains,
     metropolis,
 )
@@ -94,3 +96,11 @@ def test_diagnose_is_whole_and_of_plain_numbers(tiny_config, states):
         'auroc_reference_term': 0.0,
     }
     assert list(result) == ['energies', 'histogram', 'long_chains', 'acceptance']
+
+
+def test_sets_of_images_have_the_headroom_of_training(tiny_config):
+    config = dataclasses.replace(tiny_config, data=DataConfig(headroom=0.25))
+    sets = dict(image_sets(config, 20))
+    for name in ('train', 'test', 'shuffled pixels', 'inverted'):
+        assert np.abs(sets[name]).max() == 1.25
+    np.testing.assert_array_equal(sets['inverted'], -sets['test'])
