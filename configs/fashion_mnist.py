@@ -2,10 +2,10 @@
 
     python -m vaebm_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
 
-3,200 steps take five minutes of one CPU core (AVX-512, jax 0.10.2). Of 2,000 refined samples a
-classifier of 92.0 % test accuracy gives 58, 57 and 56 % (seeds 0, 1, 2) a probability of 0.9 or
-more, the ancestral samples 35 to 36 %, the test images 79.1 % (benchmarks/legibility.py
---dataset=fashion_mnist). Outlines are right, textures coarse.
+3,200 steps take under three minutes of two idle CPU cores, five of one (AVX-512, jax 0.10.2). Of
+2,000 refined samples a classifier of 92.0 % test accuracy gives 58, 57 and 56 % (seeds 0, 1, 2) a
+probability of 0.9 or more, the ancestral samples 35 to 36 %, the test images 79.1 %
+(benchmarks/legibility.py --dataset=fashion_mnist). Outlines are right, textures coarse.
 
 The chain and the rates are those of configs/mnist.py. What is other, and what it took:
 - An energy of dense layers alone, in half the time: garments are told by their outlines, digits by

@@ -2,9 +2,10 @@
 
     python -m vaebm_jax.main --config=configs/mnist.py --workdir=runs/mnist
 
-4,800 steps take eleven minutes of one CPU core (AVX-512, jax 0.10.2). Of 2,000 refined samples a
-classifier of 99.55 % test accuracy gives 84, 86 and 87 % (seeds 0, 1, 2) a probability of 0.9 or
-more, the ancestral samples 41 to 44 %, the test images 98.8 % (benchmarks/legibility.py).
+4,800 steps take seven minutes of two idle CPU cores, eleven of one (AVX-512, jax 0.10.2). Of 2,000
+refined samples a classifier of 99.55 % test accuracy gives 84, 86 and 87 % (seeds 0, 1, 2) a
+probability of 0.9 or more, the ancestral samples 41 to 44 %, the test images 98.8 %
+(benchmarks/legibility.py).
 
 Healthy, from step 300 on: `rate` 18 to 27 nats, `spread` 0.82 to 1.10, `energy_data` from -0.3e6 to
 1.1e6 with a gap to `energy_samples` below 1.6e5 that changes sign, `langevin/motion` 0.27 to 0.38.
