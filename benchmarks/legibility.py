@@ -41,6 +41,7 @@ import optax
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 from flax.traverse_util import flatten_dict, unflatten_dict
+from sklearn.metrics import pairwise_distances
 
 NUM_NEIGHBORS = 3
 
@@ -172,16 +173,17 @@ def predict(params, images, chunk_size=1000):
     return probabilities, features
 
 
-def distances(a, b):
-    """Squared distances `[len(a), len(b)]`."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    return np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2.0 * a @ b.T
-
-
-def share_within(points, others):
-    """Share of the points that lie within some other's distance to its third neighbour."""
-    radii = np.sort(distances(others, others), axis=1)[:, NUM_NEIGHBORS]
-    return float((distances(points, others) <= radii).any(axis=1).mean())
+def precision_and_recall(features, reference):
+    """Returns the share of features near the reference, and of the reference near the features."""
+    features, reference = features.astype(np.float64), reference.astype(np.float64)
+    across = pairwise_distances(features, reference)
+    radii, reference_radii = (
+        np.sort(pairwise_distances(points), axis=1)[:, NUM_NEIGHBORS]
+        for points in (features, reference)
+    )
+    precision = (across <= reference_radii).any(axis=1).mean()
+    recall = (across.T <= radii).any(axis=1).mean()
+    return float(precision), float(recall)
 
 
 def legibility(probabilities, features, reference):
@@ -195,12 +197,13 @@ def legibility(probabilities, features, reference):
     largest = probabilities.max(axis=-1)
     counts = np.bincount(probabilities.argmax(axis=-1), minlength=NUM_CLASSES)
     shares = counts / len(probabilities)
+    precision, recall = precision_and_recall(features, reference)
     return {
         'share_p90': float((largest >= 0.9).mean()),
         'share_p99': float((largest >= 0.99).mean()),
         'mean_largest_probability': float(largest.mean()),
-        'precision': share_within(features, reference),
-        'recall': share_within(reference, features),
+        'precision': precision,
+        'recall': recall,
         'smallest_class_share': float(shares.min()),
         'largest_class_share': float(shares.max()),
         'class_shares': shares.tolist(),
