@@ -94,6 +94,15 @@ def test_what_a_run_leaves(tiny_config, tmp_path, capsys):
     assert 'compiled in' in output and 'steps/s' in output and 's left' in output
 
 
+def test_a_run_without_a_step_for_the_energy_warns(tiny_config, tmp_path, capsys):
+    tiny_config.num_steps, tiny_config.warmup_steps = 2, 2
+    train(tiny_config, tmp_path)
+    warning = "the energy learns nothing, for all 2 steps are the warm start's (warmup_steps 2)"
+    assert warning in capsys.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert rows and not any('energy_data' in row for row in rows)
+
+
 def test_a_finished_run_says_so(tiny_config, tmp_path, capsys):
     train(tiny_config, tmp_path)
     before = (tmp_path / 'metrics.jsonl').read_bytes()

@@ -11,7 +11,7 @@ import pytest
 
 from vaebm_jax import Batch, States, create_states, train_step
 from vaebm_jax.base import TrainState
-from vaebm_jax.config import Config, EnergyConfig, LangevinConfig, VAEConfig
+from vaebm_jax.config import Config, EnergyConfig, LangevinConfig, ScheduleConfig, VAEConfig
 from vaebm_jax.train_step import chain_condition, update_energy
 from vaebm_jax.vae import sample_prior
 
@@ -170,6 +170,26 @@ def test_the_whole_step_against_numpy(step):
             assert_close(gradient[0], gradients[parameter])
     decay = min(0.3, (1 + step) / (10 + step))
     assert_close(after.energy.ema_params['theta'][0], theta - (1 - decay) * gradients['theta'])
+
+
+@pytest.mark.parametrize('energy_steps', [0, 4])
+def test_rates_fall_to_their_ends(tiny_config, energy_steps):
+    """With a gradient of 1 each update of Adam is the rate: a line from its peak to 5 %."""
+    tiny_config.num_steps = 10
+    tiny_config.schedule = ScheduleConfig(decay_share=1.0, energy_steps=energy_steps)
+    states = jit_states(KEY, tiny_config)
+    for name, num_steps, peak in (
+        ('energy', energy_steps or 10, tiny_config.energy.learning_rate),
+        ('encoder', 10, tiny_config.vae.learning_rate),
+        ('decoder', 10, tiny_config.vae.learning_rate),
+    ):
+        tx, params = getattr(states, name).tx, {'weight': jnp.zeros(())}
+        state, rates = tx.init(params), []
+        for _ in range(12):
+            updates, state = tx.update({'weight': jnp.ones(())}, state, params)
+            rates.append(-float(updates['weight']) / peak)
+        expected = 1.0 - 0.95 * np.minimum(np.arange(12) / num_steps, 1.0)
+        np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 def test_all_three_move_and_advance(tiny_config):

@@ -154,6 +154,8 @@ class ScheduleConfig:
       final_share: linear: what is left of the rate at the end.
       decay_rate: exponential: the factor.
       decay_steps: exponential: training steps to one factor.
+      energy_steps: the run is so long for the energy's rate, which counts the energy's own updates;
+        0: num_steps, the last part of which it does not see after a warm start.
     """
 
     name: str = 'linear'
@@ -161,6 +163,7 @@ class ScheduleConfig:
     final_share: float = 0.05
     decay_rate: float = 0.98
     decay_steps: int = 3000
+    energy_steps: int = 0
 
 
 @dataclasses.dataclass(unsafe_hash=True)
@@ -382,7 +385,7 @@ def validate(config: Config) -> None:
     expect('0 or more', lambda n: n >= 0, 'warmup_steps', 'divergence.max_rollbacks')
     expect('0 or more', lambda n: n >= 0, 'checkpoint_every', 'keep_checkpoints')
     expect('at least 1', lambda n: n >= 1, 'langevin.num_steps')
-    expect('0 or more', lambda n: n >= 0, 'data.resident_bytes')
+    expect('0 or more', lambda n: n >= 0, 'data.resident_bytes', 'schedule.energy_steps')
     expect('from 0 to 2**32 - 1', lambda n: 0 <= n < 2**32, 'seed')
     positive = lambda value: 0 < value < float('inf')
     expect('a positive number', positive, 'langevin.step_size', 'energy.learning_rate')

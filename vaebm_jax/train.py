@@ -82,6 +82,11 @@ def train(
             f'got {config.batch_size}'
         )
     logs.say(f'data: {len(images):,} images of {config.data.name}')
+    if config.method == 'vaebm' and config.warmup_steps >= config.num_steps:
+        logs.say(
+            f'warning: the energy learns nothing, for all {config.num_steps} steps are the warm '
+            f"start's (warmup_steps {config.warmup_steps})"
+        )
 
     distributed.agreed(lambda: make_workdir(workdir))
     with (

@@ -66,16 +66,17 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
         **common,
     )
 
-    def create(key, network, example, section):
+    def create(key, network, example, section, num_steps=config.num_steps):
         init, apply = _functions(network)
         params = init(key, example, condition)['params']
         schedule = dataclasses.replace(config.schedule)  # A copy, which nobody changes.
-        tx = _adam(section.learning_rate, section.adam_b1, schedule, config.num_steps)
+        tx = _adam(section.learning_rate, section.adam_b1, schedule, num_steps)
         return TrainState.create(apply_fn=apply, params=params, tx=tx)
 
     key_energy, key_encoder, key_decoder = jax.random.split(key, 3)
+    energy_steps = config.schedule.energy_steps or config.num_steps
     return States(
-        energy=create(key_energy, energy, image, config.energy),
+        energy=create(key_energy, energy, image, config.energy, energy_steps),
         encoder=create(key_encoder, encoder, image, config.vae),
         decoder=create(key_decoder, decoder, z, config.vae),
     )
