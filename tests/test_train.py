@@ -94,6 +94,15 @@ def test_what_a_run_leaves(tiny_config, tmp_path, capsys):
     assert 'compiled in' in output and 'steps/s' in output and 's left' in output
 
 
+def test_no_speed_is_told_before_a_step_was_timed(tiny_config, tmp_path, capsys):
+    """The first call, which compiles, does not count: six steps in calls of two."""
+    tiny_config.steps_per_call = 2
+    train(tiny_config, tmp_path)
+    first, *others = re.findall('^step .*', capsys.readouterr().err, re.MULTILINE)
+    assert first.startswith('step 2/6: energy of data') and 'steps/s' not in first
+    assert len(others) == 2 and all('steps/s' in line for line in others)
+
+
 def test_a_run_without_a_step_for_the_energy_warns(tiny_config, tmp_path, capsys):
     tiny_config.num_steps, tiny_config.warmup_steps = 2, 2
     train(tiny_config, tmp_path)

@@ -134,11 +134,11 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(f'{images_per_second:.4g} images/s, {shown}')
         else:
-            left = (self.config.num_steps - step) / max(steps_per_second, 1e-9)
-            say(
-                f'step {step}/{self.config.num_steps}: {shown} | {steps_per_second:.3g} steps/s, '
-                f'{images_per_second:.4g} images/s, {left:.0f} s left'
-            )
+            if steps_per_second:  # None was timed where the first call ends at a logged step.
+                left = (self.config.num_steps - step) / steps_per_second
+                shown += f' | {steps_per_second:.3g} steps/s, {images_per_second:.4g} images/s'
+                shown += f', {left:.0f} s left'
+            say(f'step {step}/{self.config.num_steps}: {shown}')
         if warning:
             say(warning)
         return images_per_second
