@@ -2,10 +2,11 @@
 
     python -m vaebm_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
 
-16,000 steps of the VAE alone and 3,500 of all three models take fourteen minutes of one CPU core
-(AVX-512, jax 0.10.2). Of 2,000 refined samples a classifier of 92.0 % test accuracy gives 70 and
-66 % (seeds 0, 1) a probability of 0.9 or more, the ancestral samples 64 and 61 %, the test images
-79.1 % (benchmarks/legibility.py --dataset=fashion_mnist).
+16,000 steps of the VAE alone and 3,500 of all three models take nine minutes of two idle CPU cores,
+fourteen of one (AVX-512, jax 0.10.2). Of 2,000 refined samples a classifier of 92.0 % test accuracy
+gives 70, 66 and 69 % (seeds 0, 1, 2) a probability of 0.9 or more, the ancestral samples 61 to
+64 %, the test images 79.1 % (benchmarks/legibility.py --dataset=fashion_mnist). A run cut short by
+--config.num_steps needs a --config.warmup_steps below it, or the energy learns nothing.
 
 The headroom and the chain's step are those of configs/mnist.py. What is other, and what it took
 (docs/results.md):
