@@ -7,7 +7,8 @@ The authors' networks in the normalised form, with SiLU and falling rates as on 
 3 minutes and 25 seconds of an H200 (88 steps of 256 images a second, jax 0.11.2). The rates are
 those to which a run that began with four times as much had fallen back: it diverged within 20 and
 110 steps of the energy's first, and was then steady to its end. Of 10,000 samples fd_768 was 1.43
-before the revision and 1.10 after it, fd_64 0.36 and 0.29 (docs/results.md).
+before the revision and 1.10 after it, fd_64 0.36 and 0.29 (docs/results.md). From its own start the
+config has not been run.
 
     python -m vaebm_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
 
