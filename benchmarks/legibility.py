@@ -23,11 +23,14 @@ in the class shares. Read them together: a smallest share near 0 means missing c
 the classifier can be sure of what is no digit (that of MNIST took 0.999 of 1500 images of
 standard normal noise for an 8, with p >= 0.9). Few prototypes are legible, too: recall shows them.
 
-Expect about three minutes of CPU time for the training, and about
+`--wide` trains a classifier of twice the width for longer, on mirrored images too, where three
+minutes' is a weak judge: of garments, not of digits, which have a side. Expect about three minutes
+of CPU time for the training, eleven for the wide one's, and about
 
-  data set        test accuracy  p>=.9  p>=.99  mean p   prec  recall
-  mnist                  99.55%  0.988   0.966   0.995  0.890   0.873
-  fashion_mnist          92.02%  0.791   0.608   0.929  0.880   0.872
+  data set, classifier    test accuracy  p>=.9  p>=.99  mean p   prec  recall
+  mnist                          99.55%  0.988   0.966   0.995  0.890   0.873
+  fashion_mnist                  92.02%  0.791   0.608   0.929  0.880   0.872
+  fashion_mnist, --wide          93.08%  0.826   0.667   0.942  0.864   0.865
 """
 
 import json
@@ -51,10 +54,13 @@ flags.DEFINE_integer('num_samples', 2000, 'Images to generate.', lower_bound=NUM
 flags.DEFINE_integer('seed', 0, 'Seed of the generated images.')
 flags.DEFINE_enum('dataset', 'mnist', ['mnist', 'fashion_mnist'], 'Real images.')
 flags.DEFINE_string('data_dir', None, 'Folder of the TFDS data sets.')
+flags.DEFINE_bool('wide', False, 'Train the wider classifier.')
 flags.DEFINE_string('classifier', None, 'Weights (npz): read, or else written.')
 
 NUM_CLASSES = 10
-NUM_EPOCHS = 8
+WIDTH, WIDE = 16, 32  # Features of the first convolution.
+NUM_EPOCHS = {WIDTH: 8, WIDE: 10}
+DROPOUT = {WIDTH: 0.3, WIDE: 0.4}
 BATCH_SIZE = 128
 PEAK_LEARNING_RATE = 2e-3
 MAX_SHIFT = 1  # Pixels.
@@ -69,15 +75,18 @@ def max_pool(x):
 
 
 class Classifier(nn.Module):
-    """Class logits of images in [-1, 1], and the last hidden layer."""
+    """Class logits of images in [-1, 1], and the last hidden layer, of 8 `width`."""
+
+    width: int = WIDTH
 
     @nn.compact
     def __call__(self, images, dropout_key=None):
-        x = nn.relu(max_pool(nn.Conv(16, (3, 3))(images)))
-        x = nn.relu(max_pool(nn.Conv(32, (3, 3))(x)))
-        x = nn.relu(nn.Conv(64, (3, 3))(x))
-        hidden = nn.relu(nn.Dense(128)(x.reshape(len(x), -1)))
-        x = nn.Dropout(0.3, deterministic=dropout_key is None)(hidden, rng=dropout_key)
+        x = nn.relu(max_pool(nn.Conv(self.width, (3, 3))(images)))
+        x = nn.relu(max_pool(nn.Conv(2 * self.width, (3, 3))(x)))
+        x = nn.relu(nn.Conv(4 * self.width, (3, 3))(x))
+        hidden = nn.relu(nn.Dense(8 * self.width)(x.reshape(len(x), -1)))
+        dropout = nn.Dropout(DROPOUT[self.width], deterministic=dropout_key is None)
+        x = dropout(hidden, rng=dropout_key)
         return nn.Dense(NUM_CLASSES)(x), hidden
 
 
@@ -104,19 +113,30 @@ def random_shift(images, generator):
     return np.moveaxis(windows[np.arange(len(images)), dy, dx], 1, -1)
 
 
-def train_classifier(images, labels):
+def random_flip(images, generator):
+    """Mirrors half of the images, left to right."""
+    flip = generator.random((len(images), 1, 1, 1)) < 0.5
+    return np.where(flip, images[:, :, ::-1], images)
+
+
+def width_of(params):
+    return params['Conv_0']['bias'].shape[0]
+
+
+def train_classifier(images, labels, width):
     """Returns the parameters of a classifier trained on the images."""
+    classifier = Classifier(width)
     steps_per_epoch = len(images) // BATCH_SIZE
-    num_steps = NUM_EPOCHS * steps_per_epoch
+    num_steps = NUM_EPOCHS[width] * steps_per_epoch
     schedule = optax.cosine_onecycle_schedule(num_steps, PEAK_LEARNING_RATE, 0.2)
     optimizer = optax.adam(schedule)
-    params = Classifier().init(jax.random.key(0), images[:1])['params']
+    params = classifier.init(jax.random.key(0), images[:1])['params']
     optimizer_state = optimizer.init(params)
 
     @jax.jit
     def train_step(params, optimizer_state, key, batch_images, batch_labels):
         def loss_fn(params):
-            logits, _ = Classifier().apply({'params': params}, batch_images, key)
+            logits, _ = classifier.apply({'params': params}, batch_images, key)
             return optax.softmax_cross_entropy_with_integer_labels(logits, batch_labels).mean()
 
         grads = jax.grad(loss_fn)(params)
@@ -129,23 +149,29 @@ def train_classifier(images, labels):
         if position == 0:
             permutation = generator.permutation(len(images))
         batch = permutation[position * BATCH_SIZE : (position + 1) * BATCH_SIZE]
+        batch_images = random_shift(images[batch], generator)
+        if width == WIDE:
+            batch_images = random_flip(batch_images, generator)
         params, optimizer_state = train_step(
             params,
             optimizer_state,
             jax.random.fold_in(jax.random.key(1), step),
-            random_shift(images[batch], generator),
+            batch_images,
             labels[batch],
         )
     return jax.device_get(params)
 
 
-def load_or_train_classifier(path, dataset, data_dir):
+def load_or_train_classifier(path, dataset, data_dir, width):
     """Returns the parameters in the file, if there is one, or trains them."""
     if path and os.path.exists(path):
         with np.load(path, allow_pickle=False) as arrays:
-            return unflatten_dict(dict(arrays), sep='/')
+            params = unflatten_dict(dict(arrays), sep='/')
+        if width_of(params) != width:
+            raise ValueError(f'{path} holds the other classifier: --wide says which.')
+        return params
     start = time.time()
-    params = train_classifier(*read_split(dataset, 'train', data_dir))
+    params = train_classifier(*read_split(dataset, 'train', data_dir), width)
     print(f'Trained the classifier in {time.time() - start:.0f} s.')
     if path:
         with open(path, 'wb') as file:
@@ -155,12 +181,12 @@ def load_or_train_classifier(path, dataset, data_dir):
 
 @jax.jit
 def classify(params, images):
-    logits, hidden = Classifier().apply({'params': params}, images)
+    logits, hidden = Classifier(width_of(params)).apply({'params': params}, images)
     return jax.nn.softmax(logits), hidden
 
 
 def predict(params, images, chunk_size=1000):
-    """Returns class probabilities and features `[N, 128]` of images, clipped to [-1, 1]."""
+    """Returns class probabilities and features `[N, 8 width]` of images, clipped to [-1, 1]."""
     images = np.asarray(images, np.float32)
     if not np.isfinite(images).all():
         raise ValueError('Some images hold values that are not finite.')
@@ -191,8 +217,8 @@ def legibility(probabilities, features, reference):
 
     Args:
       probabilities: `[N, 10]`.
-      features: `[N, 128]`.
-      reference: `[N, 128]`, of training images.
+      features: `[N, D]`.
+      reference: `[N, D]`, of training images.
     """
     largest = probabilities.max(axis=-1)
     counts = np.bincount(probabilities.argmax(axis=-1), minlength=NUM_CLASSES)
@@ -218,13 +244,16 @@ def print_row(name, scores):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'Unknown arguments: {argv[1:]}.')
+    if FLAGS.wide and FLAGS.dataset == 'mnist':
+        raise app.UsageError('--wide mirrors images, and digits have a side.')
     runs = []
     if FLAGS.workdir:  # The classifier alone needs no vaebm_jax.
         from vaebm_jax import generate, load
 
         runs = [(workdir, *load(workdir)) for workdir in FLAGS.workdir]
 
-    params = load_or_train_classifier(FLAGS.classifier, FLAGS.dataset, FLAGS.data_dir)
+    width = WIDE if FLAGS.wide else WIDTH
+    params = load_or_train_classifier(FLAGS.classifier, FLAGS.dataset, FLAGS.data_dir, width)
     images, labels = read_split(FLAGS.dataset, 'test', FLAGS.data_dir)
     probabilities, features = predict(params, images)
     accuracy = float((probabilities.argmax(axis=-1) == labels).mean())
