@@ -23,9 +23,9 @@ in the class shares. Read them together: a smallest share near 0 means missing c
 the classifier can be sure of what is no digit (that of MNIST took 0.999 of 1500 images of
 standard normal noise for an 8, with p >= 0.9). Few prototypes are legible, too: recall shows them.
 
-`--wide` trains a classifier of twice the width for longer, on mirrored images too, where three
-minutes' is a weak judge: of garments, not of digits, which have a side. Expect about three minutes
-of CPU time for the training, eleven for the wide one's, and about
+`--wide` trains a classifier of twice the width for longer, and on mirrored images too: a better
+judge of garments. Digits have a side; for them it is refused. Expect about three minutes of CPU
+time for the training, eleven for the wide one's, and about
 
   data set, classifier    test accuracy  p>=.9  p>=.99  mean p   prec  recall
   mnist                          99.55%  0.988   0.966   0.995  0.890   0.873
@@ -77,7 +77,7 @@ def max_pool(x):
 class Classifier(nn.Module):
     """Class logits of images in [-1, 1], and the last hidden layer, of 8 `width`."""
 
-    width: int = WIDTH
+    width: int
 
     @nn.compact
     def __call__(self, images, dropout_key=None):
