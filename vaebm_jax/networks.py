@@ -128,7 +128,11 @@ class EnergyNet(_Network):
 
 
 class Encoder(_Network):
-    """The inference model π_β(z|x): mean and log standard deviation, `[B, latent_dim]` each."""
+    """The inference model π_β(z|x): mean and log standard deviation, `[B, latent_dim]` each.
+
+    The variance is `exp(h)` of a head h, as the authors', up to the prior's, 1, and `1 + h` above:
+    one odd image for which h is 100 would overflow the rate, and every parameter after it.
+    """
 
     layers: tuple
     latent_dim: int
@@ -143,7 +147,8 @@ class Encoder(_Network):
         """`dropout_keys`, one a chain, switch the dropout rows on; without them there is none."""
         features = self.bottom_up(self.layers, x, condition, dropout_keys)
         mean = self.dense(self.latent_dim, features, last='mean')
-        log_variance = self.dense(self.latent_dim, features, last='log_variance')
+        head = self.dense(self.latent_dim, features, last='log_variance')
+        log_variance = jnp.where(head > 0, jnp.log1p(jnp.maximum(head, 0.0)), head)
         return mean, 0.5 * log_variance
 
 
