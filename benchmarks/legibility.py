@@ -52,6 +52,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list('workdir', [], 'Folders of the trained runs, comma separated.')
 flags.DEFINE_integer('num_samples', 2000, 'Images to generate.', lower_bound=NUM_NEIGHBORS + 1)
 flags.DEFINE_integer('seed', 0, 'Seed of the generated images.')
+flags.DEFINE_integer(
+    'langevin_steps', None, "Steps of the chain; default: each run's own.", lower_bound=1
+)
 flags.DEFINE_enum('dataset', 'mnist', ['mnist', 'fashion_mnist'], 'Real images.')
 flags.DEFINE_string('data_dir', None, 'Folder of the TFDS data sets.')
 flags.DEFINE_bool('wide', False, 'Train the wider classifier.')
@@ -271,15 +274,17 @@ def main(argv):
     print_row('test', test_scores)
 
     for workdir, states, config in runs:
+        config.langevin.num_steps = FLAGS.langevin_steps or config.langevin.num_steps
         ancestral, refined = generate(jax.random.key(FLAGS.seed), states, config, FLAGS.num_samples)
         results = {
             'dataset': FLAGS.dataset,
             'num_samples': FLAGS.num_samples,
             'seed': FLAGS.seed,
+            'langevin_steps': config.langevin.num_steps,
             'classifier_accuracy': accuracy,
             'test': test_scores,
         }
-        print(f'{workdir}:')
+        print(f'{workdir}, {config.langevin.num_steps} Langevin steps:')
         for name, samples in (('ancestral', ancestral), ('refined', refined)):
             results[name] = legibility(*predict(params, samples), reference)
             print_row(name, results[name])

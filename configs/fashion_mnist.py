@@ -39,8 +39,8 @@ def default() -> c.Config:
     dense = ('dense', 512)
     return c.Config(
         name='fashion_mnist',
-        num_steps=19_500,
-        warmup_steps=16_000,
+        num_steps=18_500,
+        warmup_steps=15_000,
         batch_size=64,
         latent_dim=32,
         log_every=100,
@@ -52,7 +52,7 @@ def default() -> c.Config:
         energy=c.EnergyConfig(
             reference_mean=-1.3, reference_std=0.05, scale=1 / 0.016**2, learning_rate=2.5e-3
         ),
-        vae=c.VAEConfig(learning_rate=1e-3, kl_weight=3.0, truth_weight=1.0),
+        vae=c.VAEConfig(learning_rate=1e-3, kl_weight=3.0, truth_weight=4.0),
         network=c.NetworkConfig(
             energy=(('dense', 1024), ('dense', 512), ('dense', 256)),
             encoder=(dense,) * 3,
