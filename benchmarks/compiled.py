@@ -20,7 +20,7 @@ is the one that training runs, for batch = chains = --batch_per_device x devices
 compiler's plan, and the `largest_bytes` that it needs; that takes two compilations more.
 """
 
-import copy
+import dataclasses
 import json
 import os
 import pathlib
@@ -108,8 +108,8 @@ def main(argv):
 
 def with_batch(batch_per_device, num_devices):
     """The config with that batch, and a chain an image."""
-    config = copy.deepcopy(_CONFIG.value)
-    config.batch_size, config.num_chains = batch_per_device * num_devices, 0
+    batch_size = batch_per_device * num_devices
+    config = dataclasses.replace(_CONFIG.value, batch_size=batch_size, num_chains=0)
     vaebm_config.validate(config)
     return config
 

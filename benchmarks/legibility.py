@@ -33,6 +33,7 @@ time for the training, eleven for the wide one's, and about
   fashion_mnist, --wide          93.08%  0.826   0.667   0.942  0.864   0.865
 """
 
+import dataclasses
 import json
 import os
 import time
@@ -274,17 +275,19 @@ def main(argv):
     print_row('test', test_scores)
 
     for workdir, states, config in runs:
-        config.langevin.num_steps = FLAGS.langevin_steps or config.langevin.num_steps
+        num_steps = FLAGS.langevin_steps or config.langevin.num_steps
+        langevin = dataclasses.replace(config.langevin, num_steps=num_steps)
+        config = dataclasses.replace(config, langevin=langevin)
         ancestral, refined = generate(jax.random.key(FLAGS.seed), states, config, FLAGS.num_samples)
         results = {
             'dataset': FLAGS.dataset,
             'num_samples': FLAGS.num_samples,
             'seed': FLAGS.seed,
-            'langevin_steps': config.langevin.num_steps,
+            'langevin_steps': num_steps,
             'classifier_accuracy': accuracy,
             'test': test_scores,
         }
-        print(f'{workdir}, {config.langevin.num_steps} Langevin steps:')
+        print(f'{workdir}, {num_steps} Langevin steps:')
         for name, samples in (('ancestral', ancestral), ('refined', refined)):
             results[name] = legibility(*predict(params, samples), reference)
             print_row(name, results[name])

@@ -19,6 +19,7 @@ work, not of how fast many devices are. A JSON line a point:
 --config.steps_per_call=10 times steps of which ten share a call.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -124,8 +125,7 @@ def run_point(num_devices):
 
 def measure(name, batch_size, num_devices):
     """Times the call of `parallel.compile_step`, on images of noise that lie on the devices."""
-    config = _CONFIG.value
-    config.batch_size, config.num_chains = batch_size, 0
+    config = dataclasses.replace(_CONFIG.value, batch_size=batch_size, num_chains=0)
     vaebm_config.validate(config)
     check_divides(config, num_devices)
     if jax.device_count() < num_devices:

@@ -21,6 +21,7 @@ CPU time on a CPU, wall time on an accelerator. PyTorch runs in a process of its
 --dtype=bfloat16 is the faster of PyTorch's two precisions.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -62,10 +63,9 @@ NUM_IMAGES = 50_000
 def main(argv):
     del argv
     config = _CONFIG.value
-    config.dtype = _DTYPE.value or config.dtype
+    config = dataclasses.replace(config, dtype=_DTYPE.value or config.dtype, steps_per_call=1)
     if _BATCH_SIZE.value:
-        config.batch_size, config.num_chains = _BATCH_SIZE.value, 0
-    config.steps_per_call = 1
+        config = dataclasses.replace(config, batch_size=_BATCH_SIZE.value, num_chains=0)
     vaebm_config.validate(config)
 
     say = lambda line: print(json.dumps(line), flush=True)

@@ -23,6 +23,8 @@ Healthy: `rate` near 4.5 nats, a gap between the two energies of less than 0.2, 
 `docs/geometry.md` shows the training step by step and says where theory and curves part.
 """
 
+import dataclasses
+
 from vaebm_jax import config as c
 
 
@@ -40,9 +42,8 @@ def eight_gaussians() -> c.Config:
     """Long chains of large steps, so that they cross from one Gaussian to the next."""
     langevin = c.LangevinConfig(num_steps=100, step_size=0.18)
     config = toy('eight_gaussians', 3500, langevin, kl_weight=0.03)
-    config.ema_decay = 0.999
-    config.schedule.final_share = 0.005
-    return config
+    schedule = dataclasses.replace(config.schedule, final_share=0.005)
+    return dataclasses.replace(config, ema_decay=0.999, schedule=schedule)
 
 
 def ring() -> c.Config:
@@ -59,9 +60,11 @@ def checkerboard() -> c.Config:
     """Small steps, whose noise blurs the edges of the squares less."""
     langevin = c.LangevinConfig(num_steps=150, step_size=0.09)
     config = toy('checkerboard', 4000, langevin, kl_weight=0.02)
-    config.energy.learning_rate = 5e-3
-    config.schedule.decay_share = 0.9
-    return config
+    return dataclasses.replace(
+        config,
+        energy=dataclasses.replace(config.energy, learning_rate=5e-3),
+        schedule=dataclasses.replace(config.schedule, decay_share=0.9),
+    )
 
 
 def toy(name: str, num_steps: int, langevin: c.LangevinConfig, kl_weight: float) -> c.Config:

@@ -113,8 +113,7 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(tiny_config, tmp_pa
     half.mkdir()
     load(tmp_path)
     assert half.is_dir(), 'to one who reads, it may be a run at work'
-    tiny_config.num_steps = 8
-    train(tiny_config, tmp_path)
+    train(dataclasses.replace(tiny_config, num_steps=8), tmp_path)
     assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['4', '6', '8']
 
 

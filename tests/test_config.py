@@ -1,10 +1,13 @@
+import copy as copy_module
 import dataclasses
+import pickle
 
 import pytest
 
 from vaebm_jax.config import (
     FREE_ON_RESUME,
     Config,
+    LangevinConfig,
     cifar10_paper_network,
     flatten,
     from_json,
@@ -81,6 +84,38 @@ def test_wrong_values_are_named_with_what_would_be_right(field, value, message):
     with pytest.raises(UserError, match=message) as error:
         validate(config)
     assert '\n' not in str(error.value)
+
+
+def test_a_config_can_be_changed_until_it_is_used():
+    config = Config()
+    config.langevin.num_steps = 3
+    assert config != Config() and config == Config(langevin=LangevinConfig(num_steps=3))
+    with pytest.raises(AttributeError, match='LangevinConfig has no setting .num_stepz.'):
+        config.langevin.num_stepz = 3
+    copy = dataclasses.replace(config, seed=1)
+    copy.langevin.num_steps = 4
+    assert config.langevin.num_steps == 3, 'a copy shares no section'
+    hash(config)
+    assert copy in {copy: 0} and copy not in {config: 0}
+    for part, name in ((config, 'seed'), (config, 'langevin'), (config.langevin, 'num_steps')):
+        with pytest.raises(dataclasses.FrozenInstanceError, match='dataclasses.replace'):
+            setattr(part, name, 5)
+        with pytest.raises(AttributeError, match='cannot be deleted'):
+            delattr(part, name)
+    assert config.langevin.num_steps == 3
+    for changeable in (dataclasses.replace(config), copy_module.deepcopy(config)):
+        assert changeable == config and hash(changeable) == hash(config)
+
+
+@pytest.mark.parametrize(
+    'make', [dataclasses.replace, copy_module.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
+)
+def test_a_copy_of_a_used_config_can_be_changed(make):
+    config = Config()
+    before = hash(config)
+    changed = make(config)
+    changed.langevin.num_steps, changed.seed = 7, 7
+    assert hash(changed) != before == hash(config) and config == Config()
 
 
 def test_several_wrong_values_are_one_line():

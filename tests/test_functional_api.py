@@ -16,8 +16,19 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from vaebm_jax import Batch, TrainState, create_states, langevin_sample, train_step
+from vaebm_jax import (
+    Batch,
+    TrainState,
+    create_states,
+    energy_fn,
+    generate,
+    langevin_sample,
+    make_condition,
+    recover,
+    train_step,
+)
 from vaebm_jax.config import ConditionConfig, Config, LangevinConfig, NetworkConfig, VAEConfig
+from vaebm_jax.train_step import vae_loss
 
 PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'functional_api.md'
 KEY = jax.random.key(1)
@@ -74,16 +85,85 @@ def test_states_of_equal_configs_go_through_one_compilation(tiny_config):
     assert float(changes.energy.params['energy']['kernel']) > 0.0
 
 
-def test_a_config_changed_in_place_gives_another_optimizer(tiny_config):
+def with_setting(config, section, **settings):
+    part = dataclasses.replace(getattr(config, section), **settings)
+    return dataclasses.replace(config, **{section: part})
+
+
+def test_another_rate_gives_another_optimizer(tiny_config):
     params = lambda states: states.energy.params['energy']['kernel']
     batch = Batch(jnp.zeros((8, 8, 8, 1)))
     moves = []
     for rate in (1e-3, 2e-3):
-        tiny_config.schedule.name = 'constant'
-        tiny_config.energy.learning_rate = rate
-        states = create_states(jax.random.key(0), tiny_config)
-        moves.append(params(jit_step(KEY, states, batch, tiny_config)[0]) - params(states))
+        config = with_setting(tiny_config, 'schedule', name='constant')
+        config = with_setting(config, 'energy', learning_rate=rate)
+        states = create_states(jax.random.key(0), config)
+        moves.append(params(jit_step(KEY, states, batch, config)[0]) - params(states))
     np.testing.assert_allclose(moves[1], 2.0 * moves[0], rtol=1e-3, atol=1e-6)
+
+
+IMAGES = np.tanh(np.random.default_rng(0).normal(size=(4, 8, 8, 1))).astype(np.float32)
+
+
+def generated(config):
+    return generate(KEY, create_states(KEY, config), config, 4)
+
+
+def stepped(config):
+    return jit_step(KEY, create_states(KEY, config), Batch(IMAGES), config)[1]
+
+
+def stepped_in_a_closure(config):
+    step = jax.jit(lambda states: train_step(KEY, states, Batch(IMAGES), config))
+    return step(create_states(KEY, config))[1]
+
+
+def recovered(config):
+    condition = make_condition(KEY, IMAGES, config.condition)
+    return recover(KEY, create_states(KEY, config), config, condition, 2)
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def ones_own(states, config):
+    loss, _ = vae_loss(KEY, None, states.encoder, states.decoder, IMAGES, None, config)
+    return energy_fn(states, config)(IMAGES), loss
+
+
+def in_ones_own_jit(config):
+    return ones_own(create_states(KEY, config), config)
+
+
+USES = {
+    generated: {'langevin', 'energy'},
+    stepped: {'langevin', 'energy', 'vae'},
+    stepped_in_a_closure: {'langevin', 'energy', 'vae'},
+    recovered: {'langevin', 'energy'},
+    in_ones_own_jit: {'energy', 'vae'},
+}
+
+
+@pytest.mark.parametrize('use', USES, ids=lambda use: use.__name__)
+def test_a_config_that_was_used_never_changes(tiny_config, use):
+    """Nor does an equal one get an old program: each gives what it gives in a fresh process."""
+    kind = 'center_hole' if use is recovered else 'none'
+    tiny_config = with_setting(tiny_config, 'condition', kind=kind)
+    before = use(tiny_config)
+    for section, (name, value) in {
+        'langevin': ('num_steps', 9),
+        'vae': ('kl_weight', 30.0),
+        'energy': ('reference_mean', 0.5),
+    }.items():
+        with pytest.raises(dataclasses.FrozenInstanceError, match=f'{name} .*dataclasses.replace'):
+            setattr(getattr(tiny_config, section), name, value)
+        changed = use(with_setting(tiny_config, section, **{name: value}))
+        jax.clear_caches()
+        truth = use(with_setting(tiny_config, section, **{name: value}))
+        chex.assert_trees_all_close(changed, truth, rtol=1e-6)
+        differs = any(
+            np.any(a != b)
+            for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(changed), strict=True)
+        )
+        assert differs == (section in USES[use]), section
 
 
 def test_a_state_of_ones_own_can_be_donated_and_is_traced_once(tiny_config):
@@ -124,7 +204,7 @@ def conv_config(kind):
 def test_an_ensemble_of_convolutions_is_its_members(kind):
     config = conv_config(kind)
     # Between kinks a leaky ReLU's gradients cancel but for roundings, and Adam makes steps of them.
-    config.network.activation = 'silu'
+    config = with_setting(config, 'network', activation='silu')
     with jax.enable_x64(True):
         images = np.tanh(np.random.default_rng(0).normal(size=(4, 8, 8, 1)))
         condition = None

@@ -27,6 +27,7 @@ def vae_step(
     """
     keys = image_keys(jax.random.fold_in(key, states.energy.step), batch, axis_name)
     key_posterior, key_dropout, key_truth = (fold_in(keys, part) for part in range(3))
+    config.freeze()
     alone = dataclasses.replace(config, vae=dataclasses.replace(config.vae, truth_weight=0.0))
     encoder, decoder, metrics = update_vae(
         key_posterior,

@@ -33,6 +33,7 @@ def make_condition(
       config: the kind of condition.
       first: the index of the first image in the global batch.
     """
+    config.freeze()
     if config.kind == 'none':
         return None
     if config.kind == 'gray':

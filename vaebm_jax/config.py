@@ -1,21 +1,71 @@
 """An experiment's settings. A file in `configs/` fills them in; `validate` checks them.
 
-Only the standard library is imported, so a config file can be read anywhere. The dataclasses are
-not frozen, because command-line flags write to them, yet hashable, because a compiled step takes
-the whole as a static argument; sequences are tuples.
+Only the standard library is imported, so a config file can be read anywhere. Command-line flags
+write to a config; a compiled function takes it as a static argument. So it can be changed until it
+is first used, and never afterwards. Sequences are tuples.
 """
 
 import dataclasses
 import json
 import re
 from dataclasses import field
-from typing import Any
+from typing import Any, Self
 
 from vaebm_jax.errors import UserError
 
 
-@dataclasses.dataclass(unsafe_hash=True)
-class DataConfig:
+class Settings:
+    """What a config and its sections have in common: once used, they never change.
+
+    JAX keeps a static argument as the key of a compiled program. Were it changed in place, that
+    program would go on serving the old settings. So `hash`, which JAX takes, and `freeze`, which
+    the functions of this package call, are a first use: from then on an assignment is an error at
+    any depth. `dataclasses.replace` makes a config with other settings, which can be changed again;
+    so can a deep copy.
+    """
+
+    def freeze(self) -> Self:
+        """Ends the time in which settings can be assigned; returns the same object."""
+        for value in vars(self).values():
+            if isinstance(value, Settings):
+                value.freeze()
+        vars(self)['_is_frozen'] = True
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        kind = type(self).__name__
+        if name not in self.__dataclass_fields__:
+            raise AttributeError(f'{kind} has no setting {name!r}')
+        if '_is_frozen' in vars(self):
+            raise dataclasses.FrozenInstanceError(
+                f'{kind}.{name} cannot be set any more: this config was used, and compiled '
+                f'functions keep it as it is; dataclasses.replace(config, ...) makes another'
+            )
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f'{type(self).__name__}.{name} cannot be deleted')
+
+    def __post_init__(self):
+        # Sections of one's own, or `dataclasses.replace` would share them with the original.
+        for name, value in vars(self).items():
+            if isinstance(value, Settings):
+                vars(self)[name] = dataclasses.replace(value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.__getstate__() == other.__getstate__()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.freeze().__getstate__().values()))
+
+
+@dataclasses.dataclass(eq=False)
+class DataConfig(Settings):
     """Where images come from.
 
     Attributes:
@@ -58,8 +108,8 @@ class DataConfig:
     resident_bytes: int = 2 * 1024**3
 
 
-@dataclasses.dataclass(unsafe_hash=True)
-class LangevinConfig:
+@dataclasses.dataclass(eq=False)
+class LangevinConfig(Settings):
     """The chain x <- x - (δ²/2) ∇U(x) + δ · noise.
 
     Attributes:
@@ -75,8 +125,8 @@ class LangevinConfig:
     max_drift: float = 0.0
 
 
-@dataclasses.dataclass(unsafe_hash=True)
-class EnergyConfig:
+@dataclasses.dataclass(eq=False)
+class EnergyConfig(Settings):
     """U(x) = |x - m|²/(2 σ²) - scale · f(x) and its Adam.
 
     Attributes:
@@ -94,8 +144,8 @@ class EnergyConfig:
     adam_b1: float = 0.5
 
 
-@dataclasses.dataclass(unsafe_hash=True)
-class VAEConfig:
+@dataclasses.dataclass(eq=False)
+class VAEConfig(Settings):
     """Encoder and decoder.
 
     Attributes:
@@ -115,8 +165,8 @@ class VAEConfig:
     guess_weight: float = 0.0
 
 
-@dataclasses.dataclass(unsafe_hash=True)
-class NetworkConfig:
+@dataclasses.dataclass(eq=False)
+class NetworkConfig(Settings):
     """Tables of layers; `vaebm_jax.networks` says what a row means.
 
     Attributes:
@@ -143,8 +193,8 @@ class NetworkConfig:
     init_std: float = 0.0
 
 
-@dataclasses.dataclass(unsafe_hash=True)
-class ScheduleConfig:
+@dataclasses.dataclass(eq=False)
+class ScheduleConfig(Settings):
     """How both learning rates fall.
 
     Attributes:
@@ -166,8 +216,8 @@ class ScheduleConfig:
     energy_steps: int = 0
 
 
-@dataclasses.dataclass(unsafe_hash=True)
-class ConditionConfig:
+@dataclasses.dataclass(eq=False)
+class ConditionConfig(Settings):
     """What of an image is seen, where the models are of the rest.
 
     Attributes:
@@ -192,8 +242,8 @@ class ConditionConfig:
     moves: str = 'hidden'
 
 
-@dataclasses.dataclass(unsafe_hash=True)
-class DivergenceConfig:
+@dataclasses.dataclass(eq=False)
+class DivergenceConfig(Settings):
     """What becomes of a run whose numbers explode.
 
     It goes back to its last checkpoint, and on from there with other noise and lower rates.
@@ -210,8 +260,8 @@ class DivergenceConfig:
     rate_factor: float = 0.5
 
 
-@dataclasses.dataclass(unsafe_hash=True)
-class Config:
+@dataclasses.dataclass(eq=False)
+class Config(Settings):
     """An experiment.
 
     Attributes:

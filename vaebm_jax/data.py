@@ -237,6 +237,7 @@ def make_batch(
       data: says what is done.
       first: the index of the first image in the global batch; draws follow the global index.
     """
+    data.freeze()
     if jnp.issubdtype(images.dtype, jnp.floating):
         return Batch(images)
     keys = chain_keys(key, images.shape[0], first)

@@ -19,6 +19,7 @@ Exit status: 0 when the work is finished; 75 when a signal, or the end of anothe
 interrupted it and the same command goes on with it; 1 after a mistake, which one line names.
 """
 
+import dataclasses
 import os
 import signal
 import sys
@@ -113,7 +114,9 @@ def main(argv: list[str]) -> None:
         )
     if mode != 'train':
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # The runtime took it.
-        config.langevin.num_steps = _LANGEVIN_STEPS.value or config.langevin.num_steps
+        if _LANGEVIN_STEPS.value:
+            langevin = dataclasses.replace(config.langevin, num_steps=_LANGEVIN_STEPS.value)
+            config = dataclasses.replace(config, langevin=langevin)
         validate(config)
     _RUN[mode](config, workdir)
 

@@ -94,6 +94,7 @@ def energy_of(
     state: TrainState, config: Config, condition: chex.Array | None = None
 ) -> Callable[[chex.Array], chex.Array]:
     """The energy `x -> [B]` nats of one TrainState, with its `params`."""
+    config.freeze()
     return make_energy_fn(
         state.apply_fn,
         cast_inner(state.params, config.dtype),

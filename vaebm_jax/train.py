@@ -62,7 +62,7 @@ def train(
         one, and a run that goes on diverging.
       Interrupted: after SIGTERM or SIGINT, once the step that was reached is saved.
     """
-    validate(config)
+    validate(config.freeze())
     distributed.check_alike(to_json(config))
     devices = all_devices()
     check_divides(config, len(devices))

@@ -1,6 +1,5 @@
 """From an experiment's config to its three untrained models."""
 
-import dataclasses
 import functools
 
 import chex
@@ -48,6 +47,7 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
       condition: an example `[1, H, W, C + 1]` of what the models are conditioned on; None: as the
         config has it.
     """
+    config.freeze()
     size, channels = config.data.image_size, config.data.num_channels
     if condition is None and config.condition.kind != 'none':
         condition = jnp.zeros((1, size, size, channels + 1))
@@ -69,8 +69,7 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
     def create(key, network, example, section, num_steps=config.num_steps):
         init, apply = _functions(network)
         params = init(key, example, condition)['params']
-        schedule = dataclasses.replace(config.schedule)  # A copy, which nobody changes.
-        tx = _adam(section.learning_rate, section.adam_b1, schedule, num_steps)
+        tx = _adam(section.learning_rate, section.adam_b1, config.schedule, num_steps)
         return TrainState.create(apply_fn=apply, params=params, tx=tx)
 
     key_energy, key_encoder, key_decoder = jax.random.split(key, 3)
