@@ -2,6 +2,7 @@ import dataclasses
 import json
 import re
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_another_run_in_the_workdir_is_refused_by_field(tiny_config, tmp_path):
 
 def test_init_from_takes_parameters_and_averages_alone(tiny_config, tmp_path, monkeypatch):
     trained = train(tiny_config, tmp_path / 'first')
-    tiny_config.init_from = str(tmp_path / 'first')
+    second = dataclasses.replace(tiny_config, init_from=str(tmp_path / 'first'))
     started = []
     original = train_module.place_states
     monkeypatch.setattr(
@@ -139,16 +140,34 @@ def test_init_from_takes_parameters_and_averages_alone(tiny_config, tmp_path, mo
         'place_states',
         lambda states, devices: started.append(jax.device_get(states)) or original(states, devices),
     )
-    train(tiny_config, tmp_path / 'second')
+    train(second, tmp_path / 'second')
     for name in ('energy', 'encoder', 'decoder'):
         ours, theirs = getattr(started[0], name), getattr(trained, name)
         assert_same_states((ours.params, ours.ema_params), (theirs.params, theirs.ema_params))
         assert int(ours.step) == 0
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(ours.opt_state[0].mu))
 
-    tiny_config.network.energy = (('dense', 17),)
+    wider = dataclasses.replace(second.network, energy=(('dense', 17),))
     with pytest.raises(UserError, match='init_from: the energy in .* has other layers'):
-        train(tiny_config, tmp_path / 'third')
+        train(dataclasses.replace(second, network=wider), tmp_path / 'third')
+
+
+@pytest.mark.parametrize('method', ['vaebm', 'vae'])
+def test_init_from_keeps_the_averages_of_models_that_were_trained(tiny_config, tmp_path, method):
+    """A VAE's run has no trained energy; what is known of it outlives an interruption."""
+    first = train(dataclasses.replace(tiny_config, method=method), tmp_path / 'first')
+    config = dataclasses.replace(
+        tiny_config, num_steps=1, checkpoint_every=1, init_from=str(tmp_path / 'first')
+    )
+    second = train(config, tmp_path / 'second')
+    restored = load(tmp_path / 'second')[0]
+    for name in ('energy', 'encoder', 'decoder'):
+        decay = 0.1 if (name, method) == ('energy', 'vae') else tiny_config.ema_decay
+        states = [getattr(states, name) for states in (first, second, restored)]
+        average = lambda old, new, decay=decay: decay * old + (1.0 - decay) * new
+        expected = jax.tree.map(average, states[0].ema_params, states[1].params)
+        chex.assert_trees_all_close(states[1].ema_params, expected, rtol=1e-5, atol=1e-7)
+        assert states[1].was_trained == states[2].was_trained == (decay != 0.1)
 
 
 def test_profile_writes_a_trace(tiny_config, tmp_path):

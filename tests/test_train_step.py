@@ -96,7 +96,7 @@ def diagonal_states(theta, beta, log_std, alpha):
 
 def numpy_step(key, step, data, theta, beta, log_std, alpha, config):
     """The gradients and metrics of the poster's algorithm, one formula a line."""
-    keys = jax.random.split(jax.random.fold_in(key, step), 4)
+    keys = jax.random.split(jax.random.fold_in(key, step), 5)
     chains = range(config.num_chains)
     draw = lambda key, i: np.asarray(jax.random.normal(jax.random.fold_in(key, i), (4,)))
     z = np.stack([draw(keys[0], i) for i in chains])
@@ -175,8 +175,8 @@ def test_the_whole_step_against_numpy(step):
 @pytest.mark.parametrize('energy_steps', [0, 4])
 def test_rates_fall_to_their_ends(tiny_config, energy_steps):
     """With a gradient of 1 each update of Adam is the rate: a line from its peak to 5 %."""
-    tiny_config.num_steps = 10
-    tiny_config.schedule = ScheduleConfig(decay_share=1.0, energy_steps=energy_steps)
+    schedule = ScheduleConfig(decay_share=1.0, energy_steps=energy_steps)
+    tiny_config = dataclasses.replace(tiny_config, num_steps=10, schedule=schedule)
     states = jit_states(KEY, tiny_config)
     for name, num_steps, peak in (
         ('energy', energy_steps or 10, tiny_config.energy.learning_rate),
@@ -259,6 +259,31 @@ def test_moving_average(ema_decay):
         np.testing.assert_allclose(state.ema_params['w'], average, rtol=1e-6)
 
 
+def test_an_average_forgets_noise_by_the_models_own_updates(tiny_config):
+    """After a warm start the energy's average is that of an energy that learns from the start."""
+    config = dataclasses.replace(tiny_config, ema_decay=0.99)
+    params = {'w': jnp.array([1.0, -2.0])}
+    state = TrainState.create(apply_fn=None, params=params, tx=optax.adam(0.1))
+    for _ in range(1000):  # A warm start, while which the energy stands still.
+        state = state.stand_still()
+    average = np.array([1.0, -2.0])
+    for n in range(20):
+        state = state.advance({'w': jnp.array([1.0, n])}, config.ema_decay)
+        decay = (1 + n) / (10 + n)
+        average = decay * average + (1.0 - decay) * np.asarray(state.params['w'])
+        np.testing.assert_allclose(state.ema_params['w'], average, rtol=1e-5)
+        assert int(state.num_updates) == n + 1 and int(state.step) == 1001 + n
+
+
+def test_the_average_of_a_trained_model_is_kept():
+    params, average = {'w': jnp.array([1.0, -2.0])}, {'w': jnp.array([3.0, 4.0])}
+    state = TrainState.create(
+        apply_fn=None, params=params, tx=optax.adam(0.1), ema_params=average, was_trained=True
+    ).advance({'w': jnp.ones(2)}, 0.99)
+    expected = 0.99 * average['w'] + 0.01 * state.params['w']
+    np.testing.assert_allclose(state.ema_params['w'], expected, rtol=1e-6)
+
+
 def test_chain_i_sees_image_i_over_k():
     condition = jnp.arange(3.0).reshape(3, 1, 1, 1)
     np.testing.assert_array_equal(chain_condition(condition, 6).ravel(), [0, 0, 1, 1, 2, 2])
@@ -284,7 +309,7 @@ def test_step_with_a_condition(tiny_config):
 
     @jax.jit
     def mean_energies():
-        z = sample_prior(jax.random.split(jax.random.fold_in(KEY, 0), 4)[0], 16, 4)
+        z = sample_prior(jax.random.split(jax.random.fold_in(KEY, 0), 5)[0], 16, 4)
         seen = jnp.stack([condition[i // 2] for i in range(16)])
         x = states.decoder.apply_fn({'params': states.decoder.params}, z, seen)
         for _ in range(3):

@@ -6,6 +6,7 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
 from flax.training import train_state
 
 
@@ -13,9 +14,14 @@ class TrainState(train_state.TrainState):
     """Flax's TrainState with an exponential moving average of the parameters beside them.
 
     `apply_fn` is the network's `apply`: `apply_fn({'params': params}, ...)`.
+
+    Attributes:
+      ema_params: the average.
+      was_trained: whether the first parameters were those of another run (`init_from`).
     """
 
     ema_params: Any = None
+    was_trained: bool = flax.struct.field(pytree_node=False, default=False)
 
     @classmethod
     def create(cls, *, apply_fn, params, tx, **fields) -> 'TrainState':
@@ -37,17 +43,28 @@ class TrainState(train_state.TrainState):
     def advance(self, grads: chex.ArrayTree, ema_decay: float) -> 'TrainState':
         """One optimizer step, and the average follows.
 
-        The average's decay warms up as (1 + n) / (10 + n) at step n, so that the first
-        parameters, which are noise, are soon forgotten; `ema_decay=0` keeps no memory.
+        The average's decay warms up as (1 + n) / (10 + n) after n updates of this model, so that
+        the first parameters, which are noise, are soon forgotten. Where the model `was_trained`
+        they are none, and the decay is `ema_decay` from the start. `ema_decay=0` keeps no memory.
         """
-        decay = jnp.minimum(ema_decay, (1.0 + self.step) / (10.0 + self.step))
+        if not self.was_trained:
+            updates = self.num_updates
+            ema_decay = jnp.minimum(ema_decay, (1.0 + updates) / (10.0 + updates))
         state = self.apply_gradients(grads=grads)
-        ema_params = jax.tree.map(
-            lambda old, new: (decay * old + (1.0 - decay) * new).astype(old.dtype),
-            self.ema_params,
-            state.params,
-        )
-        return state.replace(ema_params=ema_params)
+        average = optax.incremental_update(state.params, self.ema_params, 1.0 - ema_decay)
+        # Parameters may be of fewer bits than the decay.
+        average = jax.tree.map(lambda new, old: new.astype(old.dtype), average, self.ema_params)
+        return state.replace(ema_params=average)
+
+    @property
+    def num_updates(self) -> chex.Numeric:
+        """How often this model was updated: Adam's own count, which stands still with the model.
+
+        Of another optimizer, `step`.
+        """
+        is_adam = lambda state: isinstance(state, optax.ScaleByAdamState)
+        adams = filter(is_adam, jax.tree.leaves(self.opt_state, is_leaf=is_adam))
+        return next((adam.count for adam in adams), self.step)
 
     def stand_still(self) -> 'TrainState':
         """The same model a step later, for methods that do not train it."""

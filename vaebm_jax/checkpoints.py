@@ -27,6 +27,7 @@ from vaebm_jax.train_state import create_states
 
 _DIGESTS = 'digests.json'
 _NO_DIGESTS = f'it has no {_DIGESTS}, and cannot be told to be whole'
+_MODELS = ('energy', 'encoder', 'decoder')
 _MOST_DIGESTS = 10**7  # Bytes; a checkpoint has some dozens of files.
 
 
@@ -67,7 +68,7 @@ def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> 
         manager.save(
             step,
             args=ocp.args.StandardSave(whole_states(states, all_devices())),
-            custom_metadata={'rollbacks': rollbacks},
+            custom_metadata={'rollbacks': rollbacks, 'was_trained': _trained_before(states)},
         )
     if distributed.is_first():
         write_atomically(folder / _DIGESTS, json.dumps(digests(folder), indent=1).encode())
@@ -177,12 +178,24 @@ def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
     )
-    return manager.restore(step, args=ocp.args.StandardRestore(target))
+    states = manager.restore(step, args=ocp.args.StandardRestore(target))
+    for name in _metadata(manager, step).get('was_trained', ()):
+        states = states.replace(**{name: getattr(states, name).replace(was_trained=True)})
+    return states
 
 
 def rollbacks_at(manager: ocp.CheckpointManager, step: int) -> int:
     """How often the run had gone back when it saved this step."""
-    return (manager.metadata(step).custom_metadata or {}).get('rollbacks', 0)
+    return _metadata(manager, step).get('rollbacks', 0)
+
+
+def _metadata(manager, step):
+    return manager.metadata(step).custom_metadata or {}
+
+
+def _trained_before(states):
+    """The names of the models that began with the parameters of another run."""
+    return [name for name in _MODELS if getattr(states, name).was_trained]
 
 
 def load_config(workdir: str | os.PathLike) -> Config:
@@ -266,12 +279,16 @@ def start_from(states: States, workdir: str | os.PathLike) -> States:
     """
     source, _ = load(workdir)
     started = {}
-    for name in ('energy', 'encoder', 'decoder'):
+    for name in _MODELS:
         fresh, trained = getattr(states, name), getattr(source, name)
         shapes = [jax.tree.map(lambda leaf: leaf.shape, state.params) for state in (fresh, trained)]
         if shapes[0] != shapes[1]:
             raise UserError(f'init_from: the {name} in {workdir} has other layers than the config')
-        started[name] = fresh.replace(params=trained.params, ema_params=trained.ema_params)
+        started[name] = fresh.replace(
+            params=trained.params,
+            ema_params=trained.ema_params,
+            was_trained=trained.was_trained or int(trained.num_updates) > 0,
+        )
     return States(**started)
 
 
