@@ -8,7 +8,7 @@ import pytest
 
 from vaebm_jax import create_states, draws, generate
 from vaebm_jax.draws import Draws
-from vaebm_jax.sampling import revise
+from vaebm_jax.sampling import generate_keys, revise
 
 SAMPLERS = ('ancestral', 'refined', 'refined_2x')
 
@@ -31,7 +31,7 @@ def test_they_are_those_of_generate(tiny_config, states, tmp_path):
     ancestral, refined = generate(key, states, tiny_config, 20, ema=False)
     np.testing.assert_allclose(samples['ancestral'], ancestral, atol=1e-6)
     np.testing.assert_allclose(samples['refined'], refined, atol=1e-5)
-    twice = revise(jax.random.split(key)[1], states, tiny_config, ancestral, 6)
+    twice = revise(generate_keys(key)[1], states, tiny_config, ancestral, 6)
     np.testing.assert_allclose(samples['refined_2x'], twice, atol=1e-4)
 
 

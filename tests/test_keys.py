@@ -1,12 +1,16 @@
 """Draws belong to a chain's own key, so splitting the chains over devices changes nothing."""
 
+import dataclasses
 import math
 
 import jax
 import numpy as np
 import pytest
 
+from vaebm_jax import create_states, sampling
 from vaebm_jax import keys as draws
+from vaebm_jax import train as train_module
+from vaebm_jax.train import run_keys, write_samples
 
 TYPED = jax.random.key(3)
 RAW = jax.random.PRNGKey(3)
@@ -68,3 +72,39 @@ def test_normal_across_chains_follows_the_normal_distribution(generator):
     # Neither pixels of a chain nor neighbouring chains are correlated.
     for other in (noise[:, 1], np.roll(noise[:, 0], 1)):
         assert abs(np.mean(noise[:, 0] * other)) < 4.0 / num_chains**0.5
+
+
+@pytest.mark.parametrize('generator', ['threefry2x32', 'rbg'])
+def test_no_use_of_a_seed_draws_with_the_keys_of_another(tiny_config, generator):
+    """Parameters, order, pictures and steps of a run, its splits and chains; and what comes after.
+
+    In JAX `split(key)[i]` is `fold_in(key, i)`, so that small numbers meet.
+    """
+    seed = jax.random.key(tiny_config.seed, impl=generator)
+    config = dataclasses.replace(tiny_config, generator=generator)
+    names = ('generate', 'recover', 'interpolate', 'diagnostics', 'likelihood')
+    numbers = {tuple(data(key).tolist()) for key in run_keys(config, 0)}
+    numbers |= set(map(tuple, data(draws.chain_keys(seed, 2000)).tolist()))
+    own = [draws.branch(seed, name) for name in names]
+    for key in own:
+        own = [*own, *jax.random.split(key, 3)]
+    own = [tuple(data(key).tolist()) for key in own]
+    assert len(set(own)) == len(own) == 4 * len(names)
+    assert not numbers & set(own)
+
+
+def test_what_training_draws_stays_as_it_was(tiny_config, tmp_path, monkeypatch):
+    """Its keys are the first splits of the seed, and so are those of its pictures."""
+    expected = jax.random.split(jax.random.key(tiny_config.seed), 4)
+    for key, right in zip(run_keys(tiny_config, 0), expected, strict=True):
+        np.testing.assert_array_equal(data(key), data(right))
+    states = create_states(expected[0], tiny_config)
+    drawn = {}
+    monkeypatch.setattr(
+        train_module.pictures, 'side_by_side', lambda path, grids: drawn.update(grids)
+    )
+    write_samples(expected[2], states, tiny_config, tmp_path, 6)
+    sample = jax.jit(sampling.ancestral_langevin_sample, static_argnums=(3, 4))
+    right = sample(*jax.random.split(expected[2]), states, tiny_config, 64)[:2]
+    for images, sampled in zip(drawn.values(), right, strict=True):
+        np.testing.assert_allclose(images, sampled, atol=1e-5)

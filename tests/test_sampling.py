@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vaebm_jax import create_states, energy_fn, generate, sampling
+from vaebm_jax.keys import branch
 from vaebm_jax.sampling import ancestral_langevin_sample, decode
 
 KEY = jax.random.key(0)
@@ -50,7 +51,8 @@ def test_generate_is_ancestral_langevin_sampling(tiny_config, states, ema):
     else:
         drawn_with = states
     sample = jax.jit(ancestral_langevin_sample, static_argnums=(3, 4))
-    expected = sample(*jax.random.split(KEY), drawn_with, tiny_config, 3)[:2]
+    keys = jax.random.split(branch(KEY, 'generate'))
+    expected = sample(*keys, drawn_with, tiny_config, 3)[:2]
     for result, right in zip(generate(KEY, states, tiny_config, 3, ema=ema), expected, strict=True):
         assert result.shape == (3, 8, 8, 1) and result.dtype == jnp.float32
         np.testing.assert_allclose(result, right, atol=1e-5)
@@ -137,7 +139,7 @@ def test_between_two_points_of_a_circle():
 def test_interpolation_decodes_the_draws_at_its_ends(tiny_config, states):
     decoded, refined = sampling.interpolate(KEY, states, tiny_config, 2, 5)
     assert decoded.shape == refined.shape == (2, 5, 8, 8, 1)
-    key_first, key_last, key_langevin = jax.random.split(KEY, 3)
+    key_first, key_last, key_langevin = jax.random.split(branch(KEY, 'interpolate'), 3)
     for key, column in ((key_first, 0), (key_last, -1)):
         guess = decode(states.decoder, sampling.sample_prior(key, 2, tiny_config.latent_dim))
         np.testing.assert_allclose(decoded[:, column], guess, atol=1e-6)

@@ -13,6 +13,7 @@ from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.energy import reference_energy
 from vaebm_jax.errors import UserError
+from vaebm_jax.keys import branch
 from vaebm_jax.langevin import acceptance
 from vaebm_jax.sampling import energy_of, generate, revise
 
@@ -44,12 +45,13 @@ def diagnose(
     }
     logs.say(f'energies: {", ".join(sets)}')
     energies = {name: energies_of(states, config, images) for name, images in sets.items()}
-    key = jax.random.key(config.seed, impl=config.generator)
+    key = branch(jax.random.key(config.seed, impl=config.generator), 'diagnostics')
+    key_chains, key_acceptance = jax.random.split(key)
     return {
         'energies': energy_table(sets, energies, config.energy.reference_mean),
         'histogram': histogram(energies),
-        'long_chains': long_chains(key, states, config),
-        'acceptance': metropolis(key, states, config),
+        'long_chains': long_chains(key_chains, states, config),
+        'acceptance': metropolis(key_acceptance, states, config),
     }
 
 
@@ -130,8 +132,8 @@ def long_chains(key: jax.Array, states: States, config: Config) -> list[dict]:
     `energy` in nats, `distance` from the start (Euclidean, over all pixels), and `outside`, the
     share of pixels outside [-1, 1] and its headroom: means over 64 chains.
     """
-    start, _ = generate(key, states, config, _NUM_CHAINS, ema=False)
-    key_langevin = jax.random.split(key)[1]
+    key_start, key_langevin = jax.random.split(key)
+    start, _ = generate(key_start, states, config, _NUM_CHAINS, ema=False)
     num_steps, end = config.langevin.num_steps, 1.0 + config.data.headroom
     x, rows, done = start, [], 0
     for length in logs.tracked((0, 1, 10, 100), 'long chains', 'lengths', 4):
@@ -155,13 +157,14 @@ def metropolis(key: jax.Array, states: States, config: Config) -> dict:
 
     Float32 energies of 1e6 nats are told apart to 0.1 at best; a mean over chains bears that.
     """
-    _, refined = generate(key, states, config, _NUM_CHAINS, ema=False)
+    key_start, key_noise = jax.random.split(key)
+    _, refined = generate(key_start, states, config, _NUM_CHAINS, ema=False)
     step_size = config.langevin.step_size
     accepted = jax.jit(
         lambda key, x: acceptance(key, energy_of(states.energy, config), x, step_size=step_size)
     )
     return {
-        'mean': float(accepted(jax.random.fold_in(key, 1), refined).mean()),
+        'mean': float(accepted(key_noise, refined).mean()),
         'step_size': step_size,
         'num_chains': _NUM_CHAINS,
     }

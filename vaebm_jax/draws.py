@@ -16,7 +16,8 @@ from vaebm_jax.config import Config, to_json
 from vaebm_jax.files import kept
 from vaebm_jax.keys import chain_keys
 from vaebm_jax.parallel import place_rows, place_states
-from vaebm_jax.sampling import decode, revise, sample_prior
+from vaebm_jax.sampling import decode, generate_keys, revise
+from vaebm_jax.vae import sample_prior
 
 Samples = dict[str, np.ndarray]
 
@@ -79,7 +80,7 @@ class Draws:
         key = jax.random.key(self.config.seed, impl=self.config.generator)
         size = -(-_PART // len(self.devices)) * len(self.devices)
         key_prior, key_langevin = (
-            place_rows(chain_keys(key, size, first), self.devices) for key in jax.random.split(key)
+            place_rows(chain_keys(key, size, first), self.devices) for key in generate_keys(key)
         )
         images = _guess(key_prior, self.states, self.config)
         part = {'ancestral': images}

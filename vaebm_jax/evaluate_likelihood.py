@@ -12,6 +12,7 @@ from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.diagnostics import energies_of
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import write_json
+from vaebm_jax.keys import branch
 from vaebm_jax.likelihood import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
 from vaebm_jax.sampling import averaged, energy_of, generate
 
@@ -59,7 +60,8 @@ def evaluate_likelihood(
     logs.say(f'likelihood: step {int(states.energy.step)} of {workdir}')
     images = data.first_images(config.data, 'test', _MAX_IMAGES)
     x, bin_width = dequantized(np.random.default_rng(config.seed), images, config.data)
-    key_samples, key_chains = jax.random.split(jax.random.key(config.seed, impl=config.generator))
+    key = branch(jax.random.key(config.seed, impl=config.generator), 'likelihood')
+    key_samples, key_chains = jax.random.split(key)
     _, samples = generate(key_samples, states, config, num_samples, ema=False)
     num_dims = samples[0].size
     logs.say('likelihood: a pilot run for the schedule')

@@ -4,6 +4,8 @@ Chain i draws from `fold_in(key, i)`, i being its index over all devices. So a r
 the same numbers on 1, 2, 4 and 8 devices, up to the order of sums.
 """
 
+import zlib
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,15 @@ def chain_keys(key: chex.PRNGKey, num_chains: int, first: chex.Numeric = 0) -> c
         chex.assert_axis_dimension(key, 0, num_chains)
         return key
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num_chains))
+
+
+def branch(key: chex.PRNGKey, name: str) -> chex.PRNGKey:
+    """The key of one use of a seed, such as 'generate', apart from all others.
+
+    In JAX `split(key)[i]` is `fold_in(key, i)`, so that two uses that begin with the same key and
+    small numbers draw the same. The numbers of names are all above 2³¹.
+    """
+    return jax.random.fold_in(key, 2**31 | zlib.crc32(name.encode()))
 
 
 def fold_in(keys: chex.PRNGKey, number: chex.Numeric) -> chex.PRNGKey:

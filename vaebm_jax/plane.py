@@ -15,6 +15,7 @@ from vaebm_jax.draws import Draws
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import SAMPLERS, table
 from vaebm_jax.files import whole_file, write_json
+from vaebm_jax.keys import branch
 from vaebm_jax.sampling import averaged
 
 NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # How they begin in `evaluation.json`.
@@ -123,7 +124,7 @@ def evaluate_points(
             'kl_data_histogram_of_data': floor,
             **sample_weights(config.data.name, points),
         }
-    key = jax.random.key(config.seed, impl=config.generator)
+    key = branch(jax.random.key(config.seed, impl=config.generator), 'diagnostics')
     result['acceptance'] = metropolis(key, states, config)
     write_json(workdir / 'evaluation.json', result)
     draws.discard()

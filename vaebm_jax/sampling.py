@@ -12,7 +12,7 @@ from vaebm_jax.base import States, TrainState
 from vaebm_jax.condition import keep_seen, seen_of
 from vaebm_jax.config import Config
 from vaebm_jax.energy import make_energy_fn
-from vaebm_jax.keys import chain_keys
+from vaebm_jax.keys import branch, chain_keys
 from vaebm_jax.langevin import langevin_sample
 from vaebm_jax.networks import cast_inner
 from vaebm_jax.vae import sample_prior
@@ -147,13 +147,21 @@ def generate(
         raise ValueError(f'num_samples must be at least 1, got {num_samples}')
     if config.condition.kind != 'none':
         raise ValueError(f'recover draws from models with a condition, got {config.condition.kind}')
-    states = averaged(states) if ema else states
-    key_prior, key_langevin = jax.random.split(key)
+    return generate_by(generate_keys(key), averaged(states) if ema else states, config, num_samples)
+
+
+def generate_keys(key: chex.PRNGKey) -> tuple[chex.PRNGKey, chex.PRNGKey]:
+    """The keys of z and of the chains' noise that `generate` draws with."""
+    key_prior, key_langevin = jax.random.split(branch(key, 'generate'))
+    return key_prior, key_langevin
+
+
+def generate_by(
+    keys: tuple[chex.PRNGKey, chex.PRNGKey], states: States, config: Config, num_samples: int
+) -> tuple[chex.Array, chex.Array]:
+    """As `generate`, by keys of z and of the chains' noise, and with the states' `params`."""
     size = min(num_samples, _SAMPLES_A_CALL)
-    parts = [
-        _generate(key_prior, key_langevin, states, config, size, first)
-        for first in range(0, num_samples, size)
-    ]
+    parts = [_generate(*keys, states, config, size, first) for first in range(0, num_samples, size)]
     ancestral, refined = (jnp.concatenate(part)[:num_samples] for part in zip(*parts, strict=True))
     return ancestral, refined
 
@@ -193,7 +201,24 @@ def recover(
     Returns:
       Ancestral and refined images, `[N, K, H, W, C]` each, what is seen in its place.
     """
-    states = averaged(states) if ema else states
+    keys = recover_keys(key)
+    return recover_by(keys, averaged(states) if ema else states, config, condition, num_recoveries)
+
+
+def recover_keys(key: chex.PRNGKey) -> tuple[chex.PRNGKey, chex.PRNGKey]:
+    """The keys of z and of the chains' noise that `recover` draws with."""
+    key_prior, key_langevin = jax.random.split(branch(key, 'recover'))
+    return key_prior, key_langevin
+
+
+def recover_by(
+    keys: tuple[chex.PRNGKey, chex.PRNGKey],
+    states: States,
+    config: Config,
+    condition: chex.Array,
+    num_recoveries: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `recover`, by keys of z and of the chains' noise, and with the states' `params`."""
     num_images, channels = len(condition), condition.shape[-1] - 1
     num_chains = num_images * num_recoveries
     size = min(num_chains, _RECOVERIES_A_CALL)
@@ -201,7 +226,7 @@ def recover(
     for first in range(0, num_chains, size):
         chains = np.minimum(np.arange(first, first + size), num_chains - 1)
         rows = jnp.asarray(condition)[chains // num_recoveries]
-        parts.append(jax.device_get(_recover(key, states, config, rows, chains)))
+        parts.append(jax.device_get(_recover(*keys, states, config, rows, chains)))
     shape = (num_images, num_recoveries, *condition.shape[1:3], channels)
     ancestral, refined = (
         np.concatenate(part)[:num_chains].reshape(shape) for part in zip(*parts, strict=True)
@@ -210,13 +235,11 @@ def recover(
 
 
 @functools.partial(jax.jit, static_argnames='config')
-def _recover(key, states, config, condition, chains):
-    key_prior, key_langevin = (
-        jax.vmap(jax.random.fold_in, (None, 0))(part, chains) for part in jax.random.split(key)
+def _recover(key_prior, key_langevin, states, config, condition, chains):
+    keys = (
+        jax.vmap(jax.random.fold_in, (None, 0))(key, chains) for key in (key_prior, key_langevin)
     )
-    return ancestral_langevin_sample(
-        key_prior, key_langevin, states, config, len(chains), condition
-    )[:2]
+    return ancestral_langevin_sample(*keys, states, config, len(chains), condition)[:2]
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'num_steps'))
@@ -250,7 +273,7 @@ def revision(key: chex.PRNGKey, states: States, config: Config, num_samples: int
     The first are the ancestral samples and the last the refined ones of `generate` with this key
     and `ema=False`.
     """
-    key_prior, key_langevin = jax.random.split(key)
+    key_prior, key_langevin = generate_keys(key)
     keys = chain_keys(key_langevin, num_samples)
     guess = decode(states.decoder, sample_prior(key_prior, num_samples, config.latent_dim))
 
@@ -304,7 +327,7 @@ def interpolate(
     Returns:
       `[N, P, H, W, C]` each.
     """
-    key_first, key_last, key_langevin = jax.random.split(key, 3)
+    key_first, key_last, key_langevin = jax.random.split(branch(key, 'interpolate'), 3)
     draw = lambda key: sample_prior(key, num_pairs, config.latent_dim)
     z = between(draw(key_first), draw(key_last), num_points, spherical)
     guess = decode(states.decoder, z.reshape(-1, config.latent_dim))

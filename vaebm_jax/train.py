@@ -32,7 +32,7 @@ from vaebm_jax.parallel import (
 )
 from vaebm_jax.plane import draw_points
 from vaebm_jax.recovery import draw_rows
-from vaebm_jax.sampling import generate, recover
+from vaebm_jax.sampling import averaged, generate_by, recover_by
 from vaebm_jax.train_state import create_states
 
 _PROFILED_CALLS = (1, 3)  # From the second, which no longer compiles, to the fourth.
@@ -309,16 +309,17 @@ def write_samples(
 ) -> None:
     """Draws the same z at every step: what the decoder guesses, and what the chain makes of it."""
     path = workdir / 'samples' / f'step_{step:08d}.png'
+    keys, states = tuple(jax.random.split(key)), averaged(states)
     if config.condition.kind != 'none':
         truth = data.as_pixels(data.first_images(config.data, data.held_out(config.data), 8))
         condition = fixed_condition(truth, config.condition)
-        drawn = recover(key, states, config, condition, 4)
+        drawn = recover_by(keys, states, config, condition, 4)
         draw_rows(path, condition, *drawn, truth)
         return
     if config.data.name in POINTS:
-        draw_points(path, config, *generate(key, states, config, num_samples=4000))
+        draw_points(path, config, *generate_by(keys, states, config, 4000))
         return
-    ancestral, refined = generate(key, states, config, num_samples=64)
+    ancestral, refined = generate_by(keys, states, config, 64)
     pictures.side_by_side(
         path,
         {
