@@ -1,0 +1,52 @@
+"""What an installed package has, which an editable install, as tests run on, does not tell."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def copy_of_the_repository(folder):
+    """What git tracks, or would: a build beside it would leave, and take, files of its own."""
+    listed = subprocess.run(
+        ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split('\0')):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+
+def files_of_the_wheel(source, folder):
+    """Built by the environment's own setuptools: no network."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', '-qq', '--disable-pip-version-check', '--no-index']
+        + ['--no-deps', '--no-build-isolation', '--wheel-dir', folder, source],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = folder.glob('vaebm_jax-*.whl')
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if '.dist-info/' not in name}
+
+
+def test_the_wheel_has_the_files_of_the_repository(tmp_path):
+    """Those of a sub-package, too: one is added, lest there be none to forget."""
+    source = tmp_path / 'source'
+    copy_of_the_repository(source)
+    (source / 'vaebm_jax' / 'room' / 'inner').mkdir(parents=True)
+    for name in ('room/__init__.py', 'room/inner/__init__.py', 'room/inner/module.py'):
+        (source / 'vaebm_jax' / name).touch()
+    package = [path for path in (source / 'vaebm_jax').rglob('*') if path.is_file()]
+    names = {path.relative_to(source).as_posix() for path in package}
+    assert {'vaebm_jax/__init__.py', 'vaebm_jax/py.typed'} < names
+    assert files_of_the_wheel(source, tmp_path / 'wheel') == names
