@@ -1,5 +1,6 @@
 import os
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -62,6 +63,41 @@ def test_a_damaged_tfds_set_is_named(tmp_path):
         (copy / shard.name).write_bytes(part)
         with pytest.raises(UserError, match=r'mnist in .* cannot be read .*Riegeli'):
             load_images(DataConfig('mnist', str(tmp_path), image_size=28))
+
+
+def test_a_split_that_there_is_not_is_refused_with_those_there_are(folder):
+    for name, splits, wrong in (
+        ('digits', 'train, test', 'val'),
+        ('ring', 'train, val, test', 'other'),
+        ('folder', 'train, test', 'val'),
+    ):
+        data = DataConfig(name, str(folder), image_size=8)
+        with pytest.raises(UserError) as caught:
+            first_images(data, wrong, 3)
+        assert str(caught.value) == f'split must be one of {splits} of {name}, got {wrong!r}'
+    assert first_images(DataConfig('ring'), 'val', 3).shape == (3, 1, 1, 2)
+
+
+def test_a_sound_tfds_set_is_not_to_be_deleted_for_a_split_that_it_has_not():
+    if not os.environ.get('TFDS_DATA_DIR'):
+        pytest.skip('TFDS_DATA_DIR does not name a folder of prepared TFDS data sets')
+    with pytest.raises(UserError) as caught:
+        load_images(DataConfig('mnist', image_size=28), 'val')
+    assert re.fullmatch(
+        "split must be one of (test, train|train, test) of mnist, got 'val'", str(caught.value)
+    )
+
+
+def test_the_newest_version_of_a_tfds_set_is_read(tmp_path):
+    """10.0.0 comes after 9.0.0; half of a set that is being prepared is none."""
+    if not os.environ.get('TFDS_DATA_DIR'):
+        pytest.skip('TFDS_DATA_DIR does not name a folder of prepared TFDS data sets')
+    source = pathlib.Path(os.environ['TFDS_DATA_DIR']).expanduser() / 'mnist' / '3.0.1'
+    for name in ('9.0.0', '10.0.0.incomplete', 'incomplete.10.0.0'):
+        (tmp_path / 'mnist' / name).mkdir(parents=True)
+        (tmp_path / 'mnist' / name / 'dataset_info.json').write_text('{}')
+    (tmp_path / 'mnist' / '10.0.0').symlink_to(source)
+    assert len(load_images(DataConfig('mnist', str(tmp_path), image_size=28), 'test')) == 10_000
 
 
 def test_a_set_that_is_not_prepared_is_told_in_one_line(tmp_path):

@@ -12,7 +12,8 @@ import io
 import itertools
 import os
 import pathlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 import chex
 import jax
@@ -29,6 +30,7 @@ from vaebm_jax.keys import chain_keys
 
 _IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
 _DIGITS_IN_TRAIN = 1500
+_SPLITS = ('train', 'val', 'test')
 _NUM_POINTS = {'train': 1_000_000, 'val': 100_000, 'test': 100_000}
 
 
@@ -42,7 +44,9 @@ class Folder:
     def __init__(self, data: DataConfig, split: str):
         root = _folder(data)
         has_splits = (root / 'train').is_dir()
-        root = root / split if has_splits else root
+        if has_splits:
+            _check_split(data, split, [name for name in _SPLITS if (root / name).is_dir()])
+            root = root / split
         self.files = sorted(
             path
             for path in root.rglob('*')
@@ -122,17 +126,25 @@ def _share(files, data, split):
     return [files[index] for index in sorted(chosen)]
 
 
+def _check_split(data: DataConfig, split: str, splits: Iterable[str]) -> None:
+    """Raises a UserError where a data set has no such split."""
+    if split not in splits:
+        raise UserError(f'split must be one of {", ".join(splits)} of {data.name}, got {split!r}')
+
+
 def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
     """The images of a split: `[N, H, W, C]` uint8, or a Folder larger than `resident_bytes`.
 
     Points are float32, drawn from a seed that is their split's: the same for every run.
 
     Raises:
-      UserError: if the set is not where it is looked for.
+      UserError: if the set is not where it is looked for, or has no such split.
     """
     if data.name == 'digits':
+        _check_split(data, split, ('train', 'test'))
         return _load_digits(split)
     if data.name in POINTS:
+        _check_split(data, split, _NUM_POINTS)
         points = toy.draw(data.name, _NUM_POINTS[split], seed=list(_NUM_POINTS).index(split))
         return points.reshape(-1, 1, 1, 2)
     if data.name not in FOLDERS:
@@ -156,8 +168,10 @@ def _load_tfds(data, split):
     root = pathlib.Path(
         data.dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
     ).expanduser()
-    versions = sorted((root / data.name).glob('*/dataset_info.json'))
-    if not versions or not list(versions[-1].parent.glob('*.array_record*')):
+    found = [path.parent for path in (root / data.name).glob('*/dataset_info.json')]
+    versions = [folder for folder in found if re.fullmatch(r'\d+\.\d+\.\d+', folder.name)]
+    newest = max(versions, key=lambda folder: list(map(int, folder.name.split('.'))), default=None)
+    if newest is None or not list(newest.glob('*.array_record*')):
         raise UserError(
             f'{data.name} is not prepared in {root} (data.dir, or TFDS_DATA_DIR): '
             "pip install 'vaebm_jax[tfds]' and then python -c \"import tensorflow_datasets as "
@@ -168,12 +182,16 @@ def _load_tfds(data, split):
     from google.protobuf.json_format import ParseError
 
     try:
-        return _read_tfds(tfds.builder_from_directory(versions[-1].parent), split)
+        builder = tfds.builder_from_directory(newest)
+        splits = list(builder.info.splits)
+        if split in splits:
+            return _read_tfds(builder, split)
     except (OSError, ValueError, RuntimeError, ParseError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise UserError(
             f'{data.name} in {root} cannot be read ({reason}); delete it and prepare it anew'
         ) from error
+    _check_split(data, split, splits)
 
 
 def _read_tfds(builder, split):
