@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import pytest
 
 from vaebm_jax import load
 from vaebm_jax import train as train_module
+from vaebm_jax.checkpoints import checkpoint_manager, rollbacks_at, save
 from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.errors import UserError
 from vaebm_jax.train import run_keys, train
@@ -66,31 +68,71 @@ def test_a_nan_costs_the_steps_since_the_last_checkpoint(
     assert 'roll-back 1 of 3' in said
 
 
-def test_what_goes_on_after_a_rollback_is_a_law(tiny_config, tmp_path, monkeypatch):
-    """A run killed after a roll-back, at its next checkpoint or later, ends as if it was not."""
-    tiny_config.log_every = 1
-    poison(monkeypatch, tiny_config, 2, 'energy')
-    whole = train(tiny_config, tmp_path / 'whole')
+@pytest.mark.parametrize('step, num_rollbacks', [(2, 1), (4, 2)])
+def test_what_goes_on_after_a_rollback_is_a_law(
+    tiny_config, tmp_path, monkeypatch, step, num_rollbacks
+):
+    """A run killed after roll-backs, at its next checkpoint or later, ends as if it was not.
+
+    The second of two leads from step 4 to step 2, and deletes the checkpoint of step 4.
+    """
+    config = dataclasses.replace(tiny_config, log_every=1)
+    poison(monkeypatch, config, step, 'energy', healthy_after=num_rollbacks)
+    whole = train(config, tmp_path / 'whole')
 
     class Killed(Exception):
         pass
 
-    save = train_module.checkpoints.save
-    for stop in (4, 6):  # In the place of the first save after the roll-back, and of the second.
+    for stop in (4, 6):  # In the place of the first save after the roll-backs, and of the second.
 
         def kill(manager, states, rollbacks, stop=stop):
-            if int(states.energy.step) == stop:
+            if (int(states.energy.step), rollbacks) == (stop, num_rollbacks):
                 raise Killed
             save(manager, states, rollbacks)
 
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(train_module.checkpoints, 'save', kill)
-            train(tiny_config, tmp_path / 'parts')
-    parts = train(tiny_config, tmp_path / 'parts')
+            train(config, tmp_path / 'parts')
+    parts = train(config, tmp_path / 'parts')
     for ours, theirs in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert rows(tmp_path / 'parts') == rows(tmp_path / 'whole')
-    assert [row.get('event') for row in rows(tmp_path / 'whole')][2] == 'rollback'
+    events = [row['step'] for row in rows(tmp_path / 'whole') if 'event' in row]
+    assert events == [4, 2][-num_rollbacks:]
+
+
+def test_a_checkpoint_that_diverges_whatever_the_noise_is_gone_back_past(
+    tiny_config, tmp_path, capsys
+):
+    """Its parameters are too large for any step; those of the one before are not."""
+    config = dataclasses.replace(tiny_config, log_every=1)
+    train(dataclasses.replace(config, num_steps=4), tmp_path)
+    states, _ = load(tmp_path)
+    huge = jax.tree.map(lambda leaf: leaf + 1e25, states.energy.params)
+    with checkpoint_manager(tmp_path) as manager:
+        manager.delete(4)
+        save(manager, states.replace(energy=states.energy.replace(params=huge)))
+    capsys.readouterr()
+    states = train(config, tmp_path)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(states))
+    assert [row['step'] for row in rows(tmp_path)] == [1, 2, 4, 2, 3, 4, 5, 6]
+    events = [row for row in rows(tmp_path) if 'event' in row]
+    assert [(row['step'], row['rollbacks'], row['diverged_at']) for row in events] == [
+        (4, 1, 5),
+        (2, 2, 5),
+    ]
+    first, second = re.findall('^diverged .*', capsys.readouterr().err, re.MULTILINE)
+    assert '; back to step 4 with other noise' in first
+    assert '; again from step 4, so its checkpoint is deleted; back to step 2 with' in second
+    with checkpoint_manager(tmp_path) as manager:
+        assert [rollbacks_at(manager, step) for step in (2, 4, 6)] == [0, 2, 2]
+
+
+def test_from_the_first_checkpoint_it_goes_back_to_the_start(tiny_config, tmp_path, monkeypatch):
+    poison(monkeypatch, tiny_config, 2, 'energy', healthy_after=2)
+    states = train(tiny_config, tmp_path)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(states))
+    assert [row['step'] for row in rows(tmp_path)] == [2, 0, 2, 4, 6]
 
 
 def test_a_run_that_goes_on_diverging_stops_with_numbers_and_advice(
@@ -106,7 +148,7 @@ def test_a_run_that_goes_on_diverging_stops_with_numbers_and_advice(
         train(tiny_config, tmp_path)
     assert int(load(tmp_path)[0].energy.step) == 4
     events = [row for row in rows(tmp_path) if 'event' in row]
-    assert [(row['step'], row['rollbacks']) for row in events] == [(4, 1), (4, 2)]
+    assert [(row['step'], row['rollbacks']) for row in events] == [(4, 1), (2, 2)]
 
 
 def test_before_the_first_checkpoint_it_begins_anew(tiny_config, tmp_path):

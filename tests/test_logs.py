@@ -15,6 +15,17 @@ def test_metrics_file_is_cut_back_and_survives_half_a_line(tmp_path):
     ]
 
 
+def test_of_the_rollbacks_those_before_a_checkpoint_stay(tmp_path):
+    """The first led back to step 4, the second to 2; a checkpoint after both knows of both."""
+    path = tmp_path / 'metrics.jsonl'
+    lines = ['{"step": 2}', '{"step": 4, "event": "rollback", "rollbacks": 1}']
+    lines += ['{"step": 2, "event": "rollback", "rollbacks": 2}', '{"step": 3}', '{"step": 4}']
+    for rollbacks, kept in ((2, [0, 1, 2, 3]), (1, [0, 1, 3]), (0, [0, 3])):
+        path.write_text('\n'.join(lines) + '\n')
+        MetricsFile(path, start=3, rollbacks=rollbacks)
+        assert path.read_text().splitlines() == [lines[index] for index in kept]
+
+
 @pytest.mark.parametrize(
     'step, rate, spread, warns',
     [(500, 0.05, 0.9, True), (500, 9.0, 0.02, True), (500, 9.0, 0.9, False), (10, 0.0, 0.0, False)],

@@ -37,7 +37,8 @@ class MetricsFile:
     def __init__(self, path: pathlib.Path, start: int, rollbacks: int = 0):
         """Cuts what was written after `start`, so that no step stands twice.
 
-        A run that goes on from before a roll-back comes to it again, so its event is cut, too.
+        Of the roll-backs' events the first `rollbacks` stay, wherever they led: a run that goes on
+        from before the others comes to them again.
         """
         self.path = path
         lines = path.read_bytes().splitlines() if path.exists() else []
@@ -82,7 +83,7 @@ def _finite(metrics):
 def _is_before(line, start, rollbacks):
     try:
         row = json.loads(line)
-        return row['step'] <= start and row.get('rollbacks', 0) <= rollbacks
+        return row['rollbacks'] <= rollbacks if 'event' in row else row['step'] <= start
     except (ValueError, KeyError, TypeError, AttributeError):
         return False  # The half of a line that a killed run left.
 

@@ -104,19 +104,28 @@ def train(
         if distributed.is_first():
             write_atomically(workdir / 'config.json', to_json(config).encode())
         rows = open_rows(workdir, start, rollbacks, tensorboard)
+        # A run killed in between goes back once more to the same checkpoints, in the same order.
+        went_back_to = 0
         while True:
             try:
                 states = train_from(
                     start, rollbacks, config, images, workdir, manager, rows, signal_name, profile
                 )
             except Diverged as divergence:
-                start, rollbacks = manager.latest_step() or 0, rollbacks + 1
+                rollbacks += 1
                 refuse_more_rollbacks(divergence, rollbacks, config)
+                newest = manager.latest_step() or 0
+                is_at_fault = newest > 0 and newest == went_back_to
+                if is_at_fault:  # Else the run that comes to its step again could not save it.
+                    manager.delete(newest)
+                start = went_back_to = manager.latest_step() or 0
                 rows = open_rows(workdir, start, rollbacks, tensorboard)
                 for file in rows[:1]:
                     file.roll_back(start, rollbacks, divergence.step, divergence.values)
+                again = f'again from step {newest}, so its checkpoint is deleted; '
                 logs.say(
-                    f'diverged at step {divergence.step}: {divergence.reason}; back to step '
+                    f'diverged at step {divergence.step}: {divergence.reason}; '
+                    f'{again if is_at_fault else ""}back to step '
                     f'{start} with other noise and rates multiplied by '
                     f'{config.divergence.rate_factor**rollbacks:g} '
                     f'(roll-back {rollbacks} of {config.divergence.max_rollbacks})'
