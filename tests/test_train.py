@@ -10,7 +10,7 @@ from PIL import Image
 
 from vaebm_jax import train as train_module
 from vaebm_jax.checkpoints import load
-from vaebm_jax.config import to_json
+from vaebm_jax.config import Config, ScheduleConfig, to_json
 from vaebm_jax.errors import UserError
 from vaebm_jax.logs import MetricsFile
 from vaebm_jax.train import calls, train
@@ -173,6 +173,49 @@ def test_init_from_keeps_the_averages_of_models_that_were_trained(tiny_config, t
 def test_profile_writes_a_trace(tiny_config, tmp_path):
     train(tiny_config, tmp_path, profile=True)
     assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+
+
+def test_another_end_of_the_run_tells_how_the_rates_jump(tiny_config, tmp_path, capsys):
+    """A linear schedule, after one step of warm start: level to its middle, then to 5 % at its end.
+
+    At step 6 the VAE had come to that; the energy, an update behind, to 2/3 of the way. Of 12
+    steps both would still be at the level.
+    """
+    config = dataclasses.replace(tiny_config, warmup_steps=1)
+    train(config, tmp_path)
+    assert 'learning rate' not in capsys.readouterr().err
+    train(dataclasses.replace(config, num_steps=12, log_every=12), tmp_path)
+    said = capsys.readouterr().err
+    line = (
+        "warning: at step 6 the energy's learning rate rises from 0.000367 to 0.001 and the VAE's "
+        'learning rate rises from 5e-06 to 0.0001, for num_steps was 6 and is now 12'
+    )
+    assert said.count('rises from') == 2 and said.index(line) < said.index('compiling')
+    states = train(dataclasses.replace(config, num_steps=13), tmp_path)
+    said = capsys.readouterr().err
+    assert said.count('learning rate rises from') == 2 and int(states.energy.step) == 13
+
+
+ENERGY = "the energy's learning rate falls from 0.001 to 0.00043"
+VAE = "the VAE's learning rate falls from 0.0001 to 4.3e-05"
+
+
+@pytest.mark.parametrize(
+    'schedule, method, said',
+    [
+        ({}, 'vaebm', f'{ENERGY} and {VAE}, for num_steps was 20 and is now 10'),
+        ({}, 'vae', f'{VAE}, for num_steps'),
+        ({'energy_steps': 40}, 'vaebm', f'{VAE}, for num_steps'),
+        ({'name': 'constant'}, 'vaebm', ''),
+        ({'name': 'exponential', 'decay_steps': 3}, 'vaebm', ''),
+    ],
+)
+def test_only_the_rates_that_depend_on_num_steps_are_told(schedule, method, said, capsys):
+    """At step 8 of 20 a linear schedule is level, of 10 it has gone 3/5 of its way to 5 %."""
+    before = Config(num_steps=20, method=method, schedule=ScheduleConfig(**schedule))
+    train_module.warn_of_other_rates(8, before, dataclasses.replace(before, num_steps=10))
+    line = capsys.readouterr().err
+    assert line.startswith(f'warning: at step 8 {said}') if said else line == ''
 
 
 def test_a_batch_larger_than_the_data_is_refused(tiny_config, tmp_path):

@@ -33,7 +33,7 @@ from vaebm_jax.parallel import (
 from vaebm_jax.plane import draw_points
 from vaebm_jax.recovery import draw_rows
 from vaebm_jax.sampling import averaged, generate_by, recover_by
-from vaebm_jax.train_state import create_states
+from vaebm_jax.train_state import create_states, rates_at
 
 _PROFILED_CALLS = (1, 3)  # From the second, which no longer compiles, to the fourth.
 
@@ -67,8 +67,10 @@ def train(
     devices = all_devices()
     check_divides(config, len(devices))
     workdir = local_folder(workdir)
+    before = config
     if (workdir / 'config.json').exists():
-        refuse_other_run(checkpoints.load_config(workdir), config)
+        before = checkpoints.load_config(workdir)
+        refuse_other_run(before, config)
     elif config.init_from:
         checkpoints.refuse_other_start(config)
     logs.say(
@@ -101,6 +103,8 @@ def train(
         if start >= config.num_steps:
             logs.say(f'finished: {workdir} stands at step {start} of {config.num_steps}')
             return checkpoints.restore(manager, start, config)
+        if start:
+            warn_of_other_rates(start, slowed(before, rollbacks), slowed(config, rollbacks))
         if distributed.is_first():
             write_atomically(workdir / 'config.json', to_json(config).encode())
         rows = open_rows(workdir, start, rollbacks, tensorboard)
@@ -235,6 +239,26 @@ def states_at(
         return checkpoints.restore(manager, step, config)
     states = create_states(key, config)
     return checkpoints.start_from(states, config.init_from) if config.init_from else states
+
+
+def warn_of_other_rates(step: int, before: Config, config: Config) -> None:
+    """Says where a schedule that goes over `num_steps` jumps, for the run has another end now."""
+    old, new = (
+        {name: f'{rate:.3g}' for name, rate in rates_at(step, either).items()}
+        for either in (before, config)
+    )
+    changes = [
+        f"the {name}'s learning rate {'rises' if float(new[name]) > float(old[name]) else 'falls'} "
+        f'from {old[name]} to {new[name]}'
+        for name in old
+        if new[name] != old[name]
+    ]
+    if changes:
+        logs.say(
+            f'warning: at step {step} {" and ".join(changes)}, for num_steps was '
+            f'{before.num_steps} and is now {config.num_steps} (schedule.name is '
+            f'{config.schedule.name})'
+        )
 
 
 def refuse_more_rollbacks(divergence: Diverged, rollbacks: int, config: Config) -> None:

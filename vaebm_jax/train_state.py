@@ -24,6 +24,24 @@ def learning_rate(peak: float, schedule: ScheduleConfig, num_steps: int) -> opta
     return optax.constant_schedule(peak)
 
 
+def rates_at(step: int, config: Config) -> dict[str, float]:
+    """The learning rates after `step` iterations, by whose they are.
+
+    The energy's counts its own updates, which a warm start has none of.
+    """
+    rates = {}
+    if config.method != 'vae':
+        rate = learning_rate(config.energy.learning_rate, config.schedule, energy_steps(config))
+        rates['energy'] = float(rate(max(0, step - config.warmup_steps)))
+    rate = learning_rate(config.vae.learning_rate, config.schedule, config.num_steps)
+    return rates | {'VAE': float(rate(step))}
+
+
+def energy_steps(config: Config) -> int:
+    """How long the run is for the energy's rate."""
+    return config.schedule.energy_steps or config.num_steps
+
+
 # Functions are equal only to themselves. Made once for equal settings, they let states of several
 # seeds go through one compilation, and be stacked and compared by `jax.tree.map`.
 
@@ -73,9 +91,8 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
         return TrainState.create(apply_fn=apply, params=params, tx=tx)
 
     key_energy, key_encoder, key_decoder = jax.random.split(key, 3)
-    energy_steps = config.schedule.energy_steps or config.num_steps
     return States(
-        energy=create(key_energy, energy, image, config.energy, energy_steps),
+        energy=create(key_energy, energy, image, config.energy, energy_steps(config)),
         encoder=create(key_encoder, encoder, image, config.vae),
         decoder=create(key_decoder, decoder, z, config.vae),
     )
