@@ -1,5 +1,6 @@
 """The page of a run: whole, by itself, and looked at in a browser."""
 
+import base64
 import dataclasses
 import html.parser
 import json
@@ -98,6 +99,22 @@ def test_numbers_that_were_not_finite_leave_a_gap(run, tmp_path):
     row |= {'energy_data': None, 'rate': None, 'step': 8}
     path.write_text(path.read_text() + json.dumps(row) + '\n' + '{"step": 1')
     assert 'step 8 of 6' in Page(write_report(tmp_path / 'run').read_text()).text
+
+
+def test_a_rollback_is_no_row_of_numbers_and_the_first_has_no_speed(run, tmp_path):
+    """A run that has just gone back, or ended so: its last row is the event."""
+    _, folder = run
+    shutil.copytree(folder, tmp_path / 'run')
+    path = tmp_path / 'run/metrics.jsonl'
+    first, second, *_ = map(json.loads, path.read_text().splitlines())
+    assert 'images_per_second' in second
+    first.pop('images_per_second', None)
+    event = {'step': 4, 'event': 'rollback', 'rollbacks': 1, 'diverged_at': 6, 'rate': None}
+    for rows in ([first, second, event], [second, first]):
+        path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        page = Page(write_report(tmp_path / 'run').read_text())
+        curves = base64.b64decode(page.sources[-1].partition('base64,')[2]).decode()
+        assert '<!-- images_per_second -->' in curves and '<!-- event -->' not in curves
 
 
 def test_mistakes_cost_one_line(run, tmp_path):

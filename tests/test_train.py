@@ -16,12 +16,15 @@ from vaebm_jax.logs import MetricsFile
 from vaebm_jax.train import calls, train
 
 
+def all_rows(workdir):
+    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
 def rows(workdir):
     clocks = ('images_per_second',)
-    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
     return [
-        {name: value for name, value in json.loads(line).items() if name not in clocks}
-        for line in lines
+        {name: value for name, value in row.items() if name not in clocks}
+        for row in all_rows(workdir)
     ]
 
 
@@ -97,11 +100,38 @@ def test_what_a_run_leaves(tiny_config, tmp_path, capsys):
 
 def test_no_speed_is_told_before_a_step_was_timed(tiny_config, tmp_path, capsys):
     """The first call, which compiles, does not count: six steps in calls of two."""
-    tiny_config.steps_per_call = 2
-    train(tiny_config, tmp_path)
+    train(dataclasses.replace(tiny_config, steps_per_call=2), tmp_path)
     first, *others = re.findall('^step .*', capsys.readouterr().err, re.MULTILINE)
     assert first.startswith('step 2/6: energy of data') and 'steps/s' not in first
     assert len(others) == 2 and all('steps/s' in line for line in others)
+    assert ['images_per_second' in row for row in all_rows(tmp_path)] == [False, True, True]
+
+
+def test_a_compilation_after_a_warm_start_is_no_training_time(tiny_config, tmp_path, monkeypatch):
+    """By a clock on which a compilation takes 1000 s and every other call 1 s."""
+    clock, compiled = [0.0], set()
+    monkeypatch.setattr(train_module.logs.time, 'perf_counter', lambda: clock[0])
+    compile_step = train_module.compile_step
+
+    def compile_by_the_clock(step, *args):
+        call = compile_step(step, *args)
+
+        def timed(*args):
+            clock[0] += 1 if step in compiled else 1000
+            compiled.add(step)
+            return call(*args)
+
+        return timed
+
+    monkeypatch.setattr(train_module, 'compile_step', compile_by_the_clock)
+    config = dataclasses.replace(tiny_config, num_steps=8, warmup_steps=3, log_every=1)
+    train(config, tmp_path)
+    speeds = [row.get('images_per_second') for row in all_rows(tmp_path)]
+    assert speeds == [None, 8.0, 8.0, None, 8.0, 8.0, 8.0, 8.0]
+    compiled.clear()
+    config = dataclasses.replace(config, log_every=2)
+    train(config, tmp_path / 'other')
+    assert [row.get('images_per_second') for row in all_rows(tmp_path / 'other')] == [8.0] * 4
 
 
 def test_a_run_without_a_step_for_the_energy_warns(tiny_config, tmp_path, capsys):
@@ -170,9 +200,19 @@ def test_init_from_keeps_the_averages_of_models_that_were_trained(tiny_config, t
         assert states[1].was_trained == states[2].was_trained == (decay != 0.1)
 
 
-def test_profile_writes_a_trace(tiny_config, tmp_path):
-    train(tiny_config, tmp_path, profile=True)
-    assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+@pytest.mark.parametrize('num_steps', [1, 2, 6])
+def test_profile_names_its_folder_once_and_writes_a_trace_there(
+    tiny_config, tmp_path, capsys, num_steps
+):
+    """Of the only call, of the only one that does not compile, of some of six."""
+    config = dataclasses.replace(tiny_config, num_steps=num_steps)
+    train(config, tmp_path, profile=True)
+    assert capsys.readouterr().err.count(f'profile: {tmp_path}/profile (TensorBoard') == 1
+    assert len(list((tmp_path / 'profile').rglob('*.xplane.pb'))) == 1
+    train(config, tmp_path, profile=True)
+    said = capsys.readouterr().err
+    assert 'and no step is left to profile' in said and 'profile: ' not in said
+    assert len(list((tmp_path / 'profile').rglob('*.xplane.pb'))) == 1
 
 
 def test_another_end_of_the_run_tells_how_the_rates_jump(tiny_config, tmp_path, capsys):

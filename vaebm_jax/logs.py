@@ -91,40 +91,47 @@ def _is_before(line, start, rollbacks):
 class Progress:
     """How far the run is: a bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, config: Config):
-        say('compiling the training step ...')
+    def __init__(self, config: Config, start: int):
+        """Of a run that is at step `start`."""
         self.config = config
-        self.began = time.perf_counter()
         self.bar = None
-        self.seconds = 0.0  # Of training alone, since the last log.
+        self.began = time.perf_counter()
+        self.reached = start
+        self.steps, self.seconds = 0, 0.0  # Of training alone, since the last log.
 
-    def compiled(self, step: int) -> None:
-        """Starts the clock: the first call, which compiles, does not count."""
-        say(f'compiled in {time.perf_counter() - self.began:.1f} s')
-        self.began, self.logged = time.perf_counter(), step
-        if _has_terminal():
+    @contextlib.contextmanager
+    def compiling(self, step: int) -> Iterator[None]:
+        """A call to `step` that compiles: neither its time nor its steps count."""
+        say('compiling the training step ...')
+        began = time.perf_counter()
+        with self.pause():
+            yield
+        say(f'compiled in {time.perf_counter() - began:.1f} s')
+        self.reached = step
+        if self.bar is None and _has_terminal():
             self.bar = tqdm.tqdm(
                 total=self.config.num_steps, initial=step, unit='step', dynamic_ncols=True
             )
 
     def advance(self, step: int) -> None:
         """Moves the bar after every call; between logged steps nothing else is shown."""
+        self.steps, self.reached = self.steps + step - self.reached, step
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Pictures and checkpoints do not count as training time."""
+        """Compilations, pictures and checkpoints do not count as training time."""
         self.seconds += time.perf_counter() - self.began
         yield
         self.began = time.perf_counter()
 
-    def log(self, step: int, metrics: dict[str, float]) -> float:
-        """Shows a logged step; returns images per second since the last."""
+    def log(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Shows a logged step; returns `images_per_second` since the last, if a step was timed."""
         self.seconds += time.perf_counter() - self.began
         self.began = time.perf_counter()
-        steps_per_second = (step - self.logged) / max(self.seconds, 1e-9)
-        self.seconds, self.logged = 0.0, step
+        steps_per_second = self.steps / max(self.seconds, 1e-9)
+        self.steps, self.seconds = 0, 0.0
         images_per_second = steps_per_second * self.config.batch_size
         shown = f'rate {metrics["rate"]:.3g}, distortion {metrics["distortion"]:.3g}'
         warning = ''
@@ -133,16 +140,17 @@ class Progress:
             shown = 'energy of data {:.4g}, of samples {:.4g}, '.format(*energies) + shown
             warning = collapse_warning(step, metrics)
         if self.bar is not None:
-            self.bar.set_postfix_str(f'{images_per_second:.4g} images/s, {shown}')
+            speed = f'{images_per_second:.4g} images/s, ' if steps_per_second else ''
+            self.bar.set_postfix_str(speed + shown)
         else:
-            if steps_per_second:  # None was timed where the first call ends at a logged step.
+            if steps_per_second:  # No step was timed where a call that compiled is logged.
                 left = (self.config.num_steps - step) / steps_per_second
                 shown += f' | {steps_per_second:.3g} steps/s, {images_per_second:.4g} images/s'
                 shown += f', {left:.0f} s left'
             say(f'step {step}/{self.config.num_steps}: {shown}')
         if warning:
             say(warning)
-        return images_per_second
+        return {'images_per_second': images_per_second} if steps_per_second else {}
 
     def close(self) -> None:
         if self.bar is not None:

@@ -144,7 +144,9 @@ def _pictures(folder, command, config):
 
 def _curves(rows):
     """A panel a metric: the gap between the energies first, then what the file holds."""
-    names = [name for name in rows[-1] if name != 'step' and not name.startswith('energy_')]
+    rows = [row for row in rows if 'event' not in row]
+    names = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in names if name != 'step' and not name.startswith('energy_')]
     panels = {
         'energy of samples - of data (nats)': [
             None if None in pair else pair[0] - pair[1]

@@ -35,7 +35,8 @@ from vaebm_jax.recovery import draw_rows
 from vaebm_jax.sampling import averaged, generate_by, recover_by
 from vaebm_jax.train_state import create_states, rates_at
 
-_PROFILED_CALLS = (1, 3)  # From the second, which no longer compiles, to the fourth.
+# From the second, which no longer compiles, to the fourth; where there is one call, that one.
+_PROFILED_CALLS = (1, 3)
 
 
 def train(
@@ -101,7 +102,10 @@ def train(
         if start:
             logs.say(f'resume: from step {start} in {workdir}')
         if start >= config.num_steps:
-            logs.say(f'finished: {workdir} stands at step {start} of {config.num_steps}')
+            logs.say(
+                f'finished: {workdir} stands at step {start} of {config.num_steps}'
+                + (', and no step is left to profile' if profile else '')
+            )
             return checkpoints.restore(manager, start, config)
         if start:
             warn_of_other_rates(start, slowed(before, rollbacks), slowed(config, rollbacks))
@@ -167,28 +171,32 @@ def train_from(
         method: compile_step(STEPS[method], config, devices) for method in ('vae', config.method)
     }
     batches = call_images(key_order, images, config, devices, start)
-    progress = logs.Progress(config)
-    earlier = None
+    progress = logs.Progress(config, start)
+    earlier, compiled = None, set()
     with contextlib.closing(progress), contextlib.ExitStack() as trace:
         for index, (first, last) in enumerate(calls(config, start)):
-            if profile and index == _PROFILED_CALLS[0]:
-                trace.enter_context(jax.profiler.trace(workdir / 'profile'))
-            call = methods['vae' if first < config.warmup_steps else config.method]
-            args = (key, states, next(batches), last - first)
-            with out_of_memory_explained(config, call, args):
-                states, metrics = call(*args)
-                # At most one call is in flight: enough to hide the host, and no queue to lose.
-                if earlier:
-                    sound_values(*earlier, config)
-                earlier = last, metrics
-                if index == 0:
-                    jax.block_until_ready(metrics)
-                    progress.compiled(last)
+            is_only = index == 0 and last == config.num_steps
+            if profile and (is_only or index == _PROFILED_CALLS[0]):
+                trace.enter_context(profiled(workdir / 'profile'))
+            method = 'vae' if first < config.warmup_steps else config.method
+            is_new = method not in compiled
+            compiled.add(method)
+            if is_new:
+                jax.block_until_ready(earlier)  # Its time is not the compiler's.
+            with progress.compiling(last) if is_new else contextlib.nullcontext():
+                args = (key, states, next(batches), last - first)
+                with out_of_memory_explained(config, methods[method], args):
+                    states, metrics = methods[method](*args)
+                    # At most one call is in flight: enough to hide the host, and no queue to lose.
+                    if earlier:
+                        sound_values(*earlier, config)
+                    earlier = last, metrics
+                    if is_new:
+                        jax.block_until_ready(metrics)
             progress.advance(last)
-            if profile and (index == _PROFILED_CALLS[1] or last == config.num_steps):
+            if profile and index == _PROFILED_CALLS[1]:
                 jax.block_until_ready(metrics)
                 trace.close()
-                logs.say(f'profile: {workdir / "profile"} (TensorBoard, or Perfetto)')
             interruption = signal_name()
             is_stopped = bool(interruption) and last < config.num_steps
             is_logged = is_due(last, config.log_every, config)
@@ -196,7 +204,7 @@ def train_from(
             if is_logged or is_saved:
                 values = sound_values(last, metrics, config)
             if is_logged:
-                values['images_per_second'] = progress.log(last, values)
+                values |= progress.log(last, values)
                 for file in rows:
                     file.write(last, values)
             if is_due(last, config.sample_every, config) and distributed.is_first():
@@ -212,6 +220,16 @@ def train_from(
                     'the same command goes on from there'
                 )
     return states
+
+
+@contextlib.contextmanager
+def profiled(folder: pathlib.Path) -> Iterator[None]:
+    """Writes a trace of what is done within, and names its folder once it is there."""
+    try:
+        with jax.profiler.trace(folder):
+            yield
+    finally:
+        logs.say(f'profile: {folder} (TensorBoard, or Perfetto)')
 
 
 def open_rows(
