@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from vaebm_jax import langevin_sample
-from vaebm_jax.langevin import acceptance
 
 KEY = jax.random.key(0)
 
@@ -220,31 +219,3 @@ def test_chains_go_on_as_if_they_had_not_paused():
     half, _ = run(x, num_steps=3)
     np.testing.assert_allclose(run(half, num_steps=4, first_step=3)[0], whole, rtol=1e-6)
     assert jnp.all(run(half, num_steps=4)[0] != whole)
-
-
-def test_acceptance_of_a_gaussian_by_hand():
-    """U = x²/(2 s²): both densities of the Metropolis test written out in float64."""
-    s, step_size = 0.7, 0.9
-    x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
-    energy_fn = lambda x: jnp.sum(jnp.square(x), axis=1) / (2 * s**2)
-    result = acceptance(KEY, energy_fn, x, step_size=step_size)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(200))
-    noise = np.asarray(jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys), np.float64)
-    a = 1.0 - step_size**2 / (2 * s**2)
-    y = a * x + step_size * noise
-    log_p = lambda x: -np.sum(x**2, axis=1) / (2 * s**2)
-    log_q = lambda y, x: -np.sum((y - a * x) ** 2, axis=1) / (2 * step_size**2)
-    expected = np.minimum(1.0, np.exp(log_p(y) - log_p(x) + log_q(x, y) - log_q(y, x)))
-    assert 0.1 < expected.mean() < 0.99
-    np.testing.assert_allclose(result, expected, rtol=2e-4)
-
-
-def test_small_steps_are_accepted():
-    """Of a skewed energy, where the gradient is not linear; larger ones less and less."""
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(500, 2)), jnp.float32)
-    energy_fn = lambda x: jnp.sum(jnp.exp(x) - x, axis=1)
-    rates = [
-        float(acceptance(KEY, energy_fn, x, step_size=step_size).mean())
-        for step_size in (0.01, 0.5, 2.0)
-    ]
-    assert rates[0] > 0.999 and rates[0] > rates[1] > rates[2]

@@ -16,7 +16,14 @@ from vaebm_jax import (
     gaussian_of,
     tune,
 )
-from vaebm_jax.likelihood import Annealed, Schedule, _in_parts, log_mean_exp
+from vaebm_jax.likelihood import (
+    Annealed,
+    Bracket,
+    Estimate,
+    Schedule,
+    _in_parts,
+    log_mean_exp,
+)
 
 KEY = jax.random.key(0)
 
@@ -99,7 +106,7 @@ def test_samples_that_are_none_of_p_are_told():
     expected = np.log(np.sum(np.exp(-values)) * 0.001)
     assert abs(bracket.lower - expected) < 4.0 * bracket.forward.standard_error < 0.3
     assert abs(bracket.upper - expected) < 0.3
-    assert bracket.upper == bracket.reverse['forward'].log_z
+    assert bracket.upper == max(bracket.lower, bracket.reverse['forward'].log_z)
     assert bracket.reverse['samples'].log_z < bracket.lower - 1.0
 
 
@@ -117,6 +124,59 @@ def test_a_constant_in_the_energy_changes_log_z_and_no_likelihood():
     assert log_z_shifted == pytest.approx(log_z - 8.0, abs=1e-3)
     log_p = -gaussian_energy(x) - log_z
     np.testing.assert_allclose(-(gaussian_energy(x) + 8.0) - log_z_shifted, log_p, atol=1e-3)
+
+
+@pytest.mark.parametrize('elsewhere', [np.inf, -np.inf, np.nan])
+def test_no_chain_goes_where_the_energy_is_not_finite(elsewhere):
+    """A Gaussian cut off at -1 and 1, from one that lies within: log Z is log (2π)^½ erf(½^½)."""
+    energy = lambda x: jnp.sum(jnp.where(jnp.abs(x) < 1.0, 0.5 * x**2, elsewhere), axis=1)
+    base = Gaussian(jnp.zeros(1), 0.15)
+    schedule = Schedule(jnp.linspace(0.0, 1.0, 101), jnp.full(101, 0.6))
+    x = base.sample(KEY, 4000)
+    result = annealed_importance_sampling(jax.random.key(1), energy, base, schedule, x)
+    assert np.max(np.abs(result.x)) < 1.0
+    estimate = log_mean_exp(result.log_weights)
+    expected = math.log(math.sqrt(2.0 * math.pi) * math.erf(0.5**0.5))
+    assert estimate.standard_error < 0.05
+    assert abs(estimate.log_z - expected) < 4.0 * estimate.standard_error
+
+
+def test_samples_of_no_density_have_no_weight():
+    """Half of a Gaussian, from the whole: Z is half as much, and half of the weights are 0."""
+    energy = lambda x: jnp.sum(jnp.where(x > 0.0, 0.5 * x**2, jnp.inf), axis=1)
+    base = Gaussian(jnp.zeros(1), 1.0)
+    bracket = bracket_log_z(
+        KEY, energy, base, num_chains=2000, num_temperatures=100, chains_a_call=2000
+    )
+    expected = math.log(0.5 * math.sqrt(2.0 * math.pi))
+    assert abs(bracket.lower - expected) < 4.0 * bracket.forward.standard_error < 0.1
+    assert bracket.forward.effective_sample_size == pytest.approx(1000, rel=0.1)
+    # Back, no chain finds the other half of the Gaussian: an upper bound, too high by log 2.
+    assert bracket.upper == pytest.approx(expected + math.log(2.0), abs=0.02)
+
+
+@pytest.mark.parametrize('elsewhere', [np.inf, -np.inf, np.nan])
+def test_without_a_weight_the_energy_does_not_count(elsewhere):
+    """At β = 0 chains go to all of the Gaussian: 0 times infinity is 0 there."""
+    energy = lambda x: jnp.sum(jnp.where(x > 0.0, 0.5 * x**2, elsewhere), axis=1)
+    base = Gaussian(jnp.zeros(1), 1.0)
+    x = jnp.abs(base.sample(KEY, 10_000))
+    schedule = Schedule(jnp.concatenate([jnp.ones(1), jnp.zeros(60)]), jnp.ones(61))
+    result = annealed_importance_sampling(KEY, energy, base, schedule, x)
+    np.testing.assert_allclose(result.log_weights, -0.5 * math.log(2.0 * math.pi), atol=1e-5)
+    assert abs(np.mean(result.x)) < 0.05 and np.std(result.x) == pytest.approx(1.0, abs=0.04)
+
+
+def test_an_estimate_that_is_no_number_is_not_hidden():
+    nan, one = Estimate(math.nan, 0.1, 9.0), Estimate(1.0, 0.1, 9.0)
+    for estimates in ((one, one, nan), (one, nan, one), (nan, one, one)):
+        forward, *back = estimates
+        bracket = Bracket(forward, dict(zip('ab', back, strict=True)), None, 0.5)
+        assert math.isnan(bracket.upper)
+    weights = np.array([-np.inf, 0.0])
+    assert log_mean_exp(weights)[::2] == pytest.approx((-math.log(2.0), 1.0))
+    assert log_mean_exp(weights[:1]).log_z == -np.inf
+    assert math.isnan(log_mean_exp(np.array([np.nan, 0.0])).log_z)
 
 
 def test_what_rounding_takes_from_a_sum_is_not_lost():

@@ -14,7 +14,7 @@ from vaebm_jax.config import Config
 from vaebm_jax.energy import reference_energy
 from vaebm_jax.errors import UserError
 from vaebm_jax.keys import branch
-from vaebm_jax.langevin import acceptance
+from vaebm_jax.metropolis import acceptance
 from vaebm_jax.sampling import energy_of, generate, revise
 
 _BATCH = 500

@@ -75,8 +75,11 @@ def evaluate_likelihood(
         chains_a_call=min(64, max(1, _NUMBERS_A_CALL // num_dims)),
         track=_tracked,
     )
-    if not np.isfinite(bracket.lower):
-        raise UserError(f'the energy of {workdir} is not finite everywhere: log Z {bracket.lower}')
+    if not np.isfinite([bracket.lower, bracket.upper]).all():
+        raise UserError(
+            f'the energy of {workdir} is not finite everywhere: log Z {bracket.lower} to '
+            f'{bracket.upper}'
+        )
     result = {
         'checkpoint_step': int(states.energy.step),
         'data': config.data.name,

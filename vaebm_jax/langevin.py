@@ -106,29 +106,3 @@ def langevin_sample(
 
     x, info = jax.lax.scan(revise, x, first_step + jnp.arange(num_steps))
     return jax.lax.stop_gradient(x), jax.lax.stop_gradient(info)
-
-
-def acceptance(
-    key: chex.PRNGKey, energy_fn: EnergyFn, x: chex.Array, *, step_size: float
-) -> chex.Array:
-    """How likely a Metropolis test would accept one Langevin step from `x`, `[B]` in [0, 1].
-
-    `min(1, exp(U(x) - U(y)) q(x | y) / q(y | x))` with `q(y | x) = N(x - (δ²/2) ∇U(x), δ² I)`
-    (G. Roberts, R. Tweedie, 1996). Near 1, the chain without the test, which is what training runs,
-    samples exp(-U) well; near 0, its stationary distribution is another.
-
-    Args:
-      key: one key, or `[B]` keys, one a chain.
-      energy_fn: maps `[B, ...]` to energies `[B]` in nats.
-      x: where the steps start, `[B, ...]`.
-      step_size: δ.
-    """
-    value_and_grad = lambda x: (energy_fn(x), jax.grad(lambda x: jnp.sum(energy_fn(x)))(x))
-    noise = draws.normal(draws.chain_keys(key, x.shape[0]), x.shape[1:])
-    energy, gradient = value_and_grad(x)
-    proposal = langevin_step(x, gradient, noise, step_size=step_size)
-    new_energy, new_gradient = value_and_grad(proposal)
-    # The noise that would lead back.
-    back = (x - langevin_step(proposal, new_gradient, 0.0, step_size=step_size)) / step_size
-    log_ratio = energy - new_energy + 0.5 * (_length(noise) ** 2 - _length(back) ** 2)
-    return jnp.exp(jnp.minimum(log_ratio, 0.0))

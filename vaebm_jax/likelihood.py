@@ -17,7 +17,7 @@ import numpy as np
 
 from vaebm_jax import keys as draws
 from vaebm_jax.langevin import EnergyFn
-from vaebm_jax.metropolis import mala_sample, mala_step, point_at
+from vaebm_jax.metropolis import Point, mala_sample, mala_step, point_at
 
 _TARGET = 0.6  # Share of accepted steps, near the best of many dimensions, 0.574.
 _PILOT_CHAINS = 64
@@ -121,6 +121,11 @@ def annealed_importance_sampling(
     of 1e5, 0.06 of 1e6, at each weight and each test. In float64, everything is (`x`, the Gaussian
     and what `energy_fn` computes with must be, under `jax_enable_x64`).
 
+    Where β > 0 no chain goes to where U is not finite; at β = 0 the Gaussian alone counts, whatever
+    U is. Samples of it where U is +inf have a log weight of -inf, as they must; where U is -inf or
+    NaN, exp(-U) is no density, and the log weight is not finite either: +inf or NaN, and so are the
+    estimates.
+
     Args:
       key: one key, or `[B]`, one a chain.
       energy_fn: U, maps `[B, ...]` to energies `[B]` in nats, each row by itself.
@@ -135,7 +140,7 @@ def annealed_importance_sampling(
     def advance(carry, step):
         point, total, lost = carry
         index, change, beta, step_size = step
-        total, rounded = _add(total, change * (base.energy(point.x) - point.energy))
+        total, rounded = _add(total, _times(change, base.energy(point.x) - point.energy))
 
         def move(point, number):
             move_keys = draws.fold_in(keys, index * num_moves + number)
@@ -155,21 +160,30 @@ def _move(keys, energy_fn, base, beta, point, step_size):
     """One step that leaves p_β as it is, and the share of chains that took it."""
 
     def view(point):
-        energy = (1.0 - beta) * base.energy(point.x) + beta * point.energy
-        return energy, (1.0 - beta) * base.gradient(point.x) + beta * point.gradient
+        x, energy, gradient = point
+        return Point(
+            x,
+            _times(1.0 - beta, base.energy(x)) + _times(beta, energy),
+            _times(1.0 - beta, base.gradient(x)) + _times(beta, gradient),
+        )
 
     point, is_accepted = mala_step(keys, energy_fn, point, step_size, view)
     return point, jnp.mean(is_accepted, dtype=point.energy.dtype)
 
 
+def _times(weight, value):
+    """The product; 0 of what has no weight, be it infinite or no number."""
+    return jnp.where(weight == 0.0, 0.0, weight * value)
+
+
 def _add(total, increment):
-    """The sum as rounded, and what rounding took from it, exactly.
+    """The sum as rounded, and what rounding took from it, exactly; nothing from an infinite one.
 
     D. Knuth, The art of computer programming 2, 4.2.2, theorem B.
     """
     new = total + increment
     part = new - total
-    return new, (total - (new - part)) + (increment - part)
+    return new, jnp.where(jnp.isfinite(new), (total - (new - part)) + (increment - part), 0.0)
 
 
 def tune(
@@ -192,7 +206,8 @@ def tune(
     """
     key_start, key_pilot = jax.random.split(key)
     x = base.sample(key_start, _PILOT_CHAINS)
-    spread = jnp.std(base.energy(x) - energy_fn(x))
+    difference = base.energy(x) - energy_fn(x)
+    spread = jnp.std(difference, where=jnp.isfinite(difference))
     reach = jnp.log(jnp.maximum(10.0 * spread, 100.0))
     betas = jax.nn.sigmoid(jnp.linspace(-reach, reach, _PILOT_TEMPERATURES + 1, dtype=x.dtype))
     betas = (betas - betas[0]) / (betas[-1] - betas[0])
@@ -229,7 +244,8 @@ def _pilot(keys, energy_fn, base, betas, step_size, x):
             return (point, log_step_size + 0.5 * (accepted - _TARGET)), log_step_size
 
         carry, log_step_sizes = jax.lax.scan(move, carry, jnp.arange(_PILOT_MOVES))
-        change = jnp.median(jnp.abs(base.energy(carry[0].x) - carry[0].energy - before))
+        change = jnp.abs(base.energy(carry[0].x) - carry[0].energy - before)
+        change = jnp.median(jnp.where(jnp.isfinite(change), change, 0.0))
         return carry, (jnp.exp(jnp.mean(log_step_sizes)), change)
 
     start = point_at(energy_fn, x), jnp.log(step_size)
@@ -261,9 +277,11 @@ class Estimate(NamedTuple):
 
 
 def log_mean_exp(log_weights: chex.Array) -> Estimate:
-    """`log mean exp` of log weights `[B]`, in float64."""
+    """`log mean exp` of log weights `[B]`, in float64; -inf is a weight of 0."""
     log_weights = np.asarray(log_weights, np.float64)
     highest = log_weights.max()
+    if not np.isfinite(highest):  # No chain has a weight, or one has none that is a number.
+        return Estimate(float(highest), math.nan, math.nan)
     weights = np.exp(log_weights - highest)
     relative_error = weights.std(ddof=1) / weights.mean() / math.sqrt(len(weights))
     size = weights.sum() ** 2 / np.square(weights).sum()
@@ -293,8 +311,11 @@ class Bracket(NamedTuple):
 
     @property
     def upper(self) -> float:
-        """The highest of all, nats: where an upper bound is below the lower, it is none."""
-        return max(self.lower, *(estimate.log_z for estimate in self.reverse.values()))
+        """The highest of all, nats: where an upper bound is below the lower, it is none.
+
+        NaN where one of them is.
+        """
+        return float(np.max([self.lower, *(estimate.log_z for estimate in self.reverse.values())]))
 
 
 def bracket_log_z(

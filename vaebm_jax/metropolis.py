@@ -10,8 +10,6 @@ import jax.numpy as jnp
 from vaebm_jax import keys as draws
 from vaebm_jax.langevin import EnergyFn, langevin_step
 
-EnergyAndGradient = tuple[chex.Array, chex.Array]
-
 
 class Point(NamedTuple):
     """Where chains stand, and what is known there, so that a step costs one gradient.
@@ -35,42 +33,90 @@ def point_at(energy_fn: EnergyFn, x: chex.Array) -> Point:
     return Point(x, energy, gradient)
 
 
+def log_acceptance(
+    here: Point, there: Point, noise: chex.Array, step_size: chex.Numeric
+) -> chex.Array:
+    """Log of the probability that a Metropolis test accepts a Langevin step, `[B]`, 0 at the most.
+
+    `min(1, exp(U(x) - U(y)) q(x | y) / q(y | x))`, where `q(y | x) = N(x - (δ²/2) ∇U(x), δ² I)`.
+    (G. Roberts, R. Tweedie, Exponential convergence of Langevin distributions and their discrete
+    approximations, 1996.)
+
+    Where the energy is not finite (+inf, -inf or NaN) there is no density. A step to there, or to
+    where the gradient is not finite, is never accepted: -inf. A step from there to anywhere else
+    always is: 0.
+
+    Args:
+      here: x.
+      there: y, the proposal.
+      noise: `[B, ...]`, which led from x to y.
+      step_size: δ.
+    """
+    # The noise that would lead back.
+    back = (here.x - langevin_step(there.x, there.gradient, 0.0, step_size=step_size)) / step_size
+    squares = (jnp.square(noise) - jnp.square(back)).reshape(len(noise), -1)
+    log_q_ratio = 0.5 * jnp.sum(squares, axis=1)
+    log_ratio = here.energy - there.energy + log_q_ratio
+    log_ratio = jnp.where(jnp.isfinite(here.energy), log_ratio, jnp.inf)
+    is_possible = jnp.isfinite(there.energy) & jnp.isfinite(log_q_ratio)
+    return jnp.where(is_possible, jnp.minimum(log_ratio, 0.0), -jnp.inf)
+
+
+def acceptance(
+    key: chex.PRNGKey, energy_fn: EnergyFn, x: chex.Array, *, step_size: float
+) -> chex.Array:
+    """How likely a Metropolis test would accept one Langevin step from `x`, `[B]` in [0, 1].
+
+    Near 1, the chain without the test, which is what training runs, samples exp(-U) well; near 0,
+    its stationary distribution is another. See `log_acceptance`.
+
+    Args:
+      key: one key, or `[B]` keys, one a chain.
+      energy_fn: maps `[B, ...]` to energies `[B]` in nats.
+      x: where the steps start, `[B, ...]`.
+      step_size: δ.
+    """
+    noise = draws.normal(draws.chain_keys(key, x.shape[0]), x.shape[1:]).astype(x.dtype)
+    here = point_at(energy_fn, x)
+    there = point_at(energy_fn, _propose(here, noise, step_size))
+    return jnp.exp(log_acceptance(here, there, noise, step_size))
+
+
+def _propose(point, noise, step_size):
+    """Where a step leads. A gradient that is not finite tells no way: there the noise is all."""
+    gradient = jnp.where(jnp.isfinite(point.gradient), point.gradient, 0.0)
+    return langevin_step(point.x, gradient, noise, step_size=step_size).astype(point.x.dtype)
+
+
 def mala_step(
     keys: chex.PRNGKey,
     energy_fn: EnergyFn,
     point: Point,
     step_size: chex.Numeric,
-    view: Callable[[Point], EnergyAndGradient] = lambda point: (point.energy, point.gradient),
+    view: Callable[[Point], Point] = lambda point: point,
 ) -> tuple[Point, chex.Array]:
     """One Metropolis-adjusted Langevin step: a proposal, and a test of whether to go there.
 
-    The proposal is `langevin_step`'s y, accepted with probability
-    `min(1, exp(U(x) - U(y)) q(x | y) / q(y | x))`, where `q(y | x) = N(x - (δ²/2) ∇U(x), δ² I)`.
-    (G. Roberts, R. Tweedie, Exponential convergence of Langevin distributions and their discrete
-    approximations, 1996.) A proposal whose energy is not finite is refused.
+    The proposal is `langevin_step`'s, accepted with the probability of `log_acceptance`: never
+    where the energy or its gradient is not finite.
 
     Args:
       keys: `[B]`, one a chain.
       energy_fn: maps `[B, ...]` to energies `[B]` in nats.
       point: where the chains stand.
       step_size: δ.
-      view: the energy and gradient that are sampled, from those of `energy_fn`.
+      view: the same points with the energy and gradient that are sampled, from those of
+        `energy_fn`.
 
     Returns:
       Where the chains then stand, and who moved, `[B]` bool.
     """
     key_noise, key_test = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    shape, dtype = point.x.shape, point.x.dtype
-    noise = draws.normal(key_noise, shape[1:]).astype(dtype)
-    energy, gradient = view(point)
-    y = langevin_step(point.x, gradient, noise, step_size=step_size).astype(dtype)
-    proposal = point_at(energy_fn, y)
-    new_energy, new_gradient = view(proposal)
-    # The noise that would lead back.
-    back = (point.x - langevin_step(y, new_gradient, 0.0, step_size=step_size)) / step_size
-    squares = jnp.square(noise) - jnp.square(back)
-    log_ratio = energy - new_energy + 0.5 * jnp.sum(squares.reshape(shape[0], -1), axis=1)
-    is_accepted = jnp.log(jax.vmap(jax.random.uniform)(key_test)) < log_ratio
+    noise = draws.normal(key_noise, point.x.shape[1:]).astype(point.x.dtype)
+    here = view(point)
+    proposal = point_at(energy_fn, _propose(here, noise, step_size))
+    log_probability = log_acceptance(here, view(proposal), noise, step_size)
+    is_accepted = jnp.log(jax.vmap(jax.random.uniform)(key_test)) < log_probability
 
     def choose(new, old):
         return jnp.where(is_accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -87,6 +133,9 @@ def mala_sample(
     step_size: float,
 ) -> tuple[chex.Array, dict[str, chex.Array]]:
     """`num_steps` Metropolis-adjusted Langevin steps from `x`; no gradient flows through them.
+
+    Where the energy is not finite there is no density, and no chain goes there. One that starts
+    there leaves with the first proposal that is elsewhere, and until then `info` shows its energy.
 
     Args:
       key: one key, or `[B]` keys, one a chain. One key stands for `fold_in(key, i)` at chain i.
