@@ -136,6 +136,82 @@ def test_between_two_points_of_a_circle():
     )
 
 
+def slerp(first, last, num_points):
+    """K. Shoemake's formula in float64, as it is written."""
+    first, last = np.float64(first)[:, np.newaxis], np.float64(last)[:, np.newaxis]
+    norm = lambda z: np.linalg.norm(z, axis=-1, keepdims=True)
+    cosine = np.sum(first * last, axis=-1, keepdims=True) / (norm(first) * norm(last))
+    angle, part = np.arccos(cosine), np.linspace(0.0, 1.0, num_points).reshape(1, -1, 1)
+    weights = np.sin((1.0 - part) * angle), np.sin(part * angle)
+    return (weights[0] * first + weights[1] * last) / np.sin(angle)
+
+
+@pytest.mark.parametrize('size', [2, 3, 16, 128])
+def test_the_arc_against_float64(size):
+    rng = np.random.default_rng(size)
+    first, last = rng.normal(size=(2, 2000, size)).astype(np.float32)
+    # Some of these pairs nearly point the same way.
+    last[:500] = first[:500] + np.float32(10.0) ** rng.uniform(-2, 0, (500, 1)) * last[:500]
+    is_arc = np.abs(np.pi - angle_between(first, last)) > 0.02
+    first, last = first[is_arc], last[is_arc]
+    points = sampling.between(first, last, 9, True)
+    np.testing.assert_allclose(points, slerp(first, last, 9), atol=3e-4, rtol=3e-4)
+
+
+def angle_between(first, last):
+    first, last = np.float64(first), np.float64(last)
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(last, axis=1)
+    return np.arccos(np.clip(np.sum(first * last, axis=1) / norms, -1.0, 1.0))
+
+
+A = np.float32([1.0, -2.0, 0.5])
+UP = np.float32([2.0, 1.0, 0.0])  # At a right angle to it.
+
+
+@pytest.mark.parametrize(
+    'first, last',
+    [
+        (A, A),
+        (A, 3.0 * A),
+        (A, np.nextafter(A, np.float32(9.0))),
+        (A, A + np.float32(1e-5) * UP),
+        (A, -A),
+        (A, -2.0 * A),
+        (A, np.nextafter(-A, np.float32(9.0))),
+        (A, 0.0 * A),
+        (0.0 * A, A),
+        (0.0 * A, 0.0 * A),
+        (A[:1], 2.0 * A[:1]),
+        (A[:1], -3.0 * A[:1]),
+        (A[:1], 0.0 * A[:1]),
+        (np.float32(1e30) * A, np.float32(-1e30) * A),
+    ],
+)
+def test_where_no_arc_leads_it_is_the_line(first, last):
+    def end(first, last):
+        return jnp.sum(sampling.between(first, last, 5, True))
+
+    first, last = np.float32(first)[np.newaxis], np.float32(last)[np.newaxis]
+    line = sampling.between(first, last, 5, False)
+    np.testing.assert_allclose(sampling.between(first, last, 5, True), line, rtol=1e-5, atol=1e-6)
+    for gradient in jax.grad(end, (0, 1))(first, last):
+        np.testing.assert_allclose(gradient, 2.5, rtol=1e-3)
+
+
+@pytest.mark.parametrize('scale', [1e-30, 1.0, 1e30])
+def test_the_arc_of_a_right_angle_at_any_scale(scale):
+    first, last = np.float32(scale) * A[np.newaxis], np.float32(scale) * UP[np.newaxis]
+    middle = sampling.between(first, last, 3, True)[0, 1] / np.float32(scale)
+    np.testing.assert_allclose(middle, (A + UP) * 0.5**0.5, rtol=1e-5)
+
+
+def test_one_latent_number_is_interpolated(tiny_config):
+    config = dataclasses.replace(tiny_config, latent_dim=1)
+    states = jit_states(KEY, config)
+    for images in sampling.interpolate(KEY, states, config, 8, 5, spherical=True):
+        assert np.all(np.isfinite(images))
+
+
 def test_interpolation_decodes_the_draws_at_its_ends(tiny_config, states):
     decoded, refined = sampling.interpolate(KEY, states, tiny_config, 2, 5)
     assert decoded.shape == refined.shape == (2, 5, 8, 8, 1)

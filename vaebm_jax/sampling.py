@@ -289,18 +289,32 @@ def between(first: chex.Array, last: chex.Array, num_points: int, spherical: boo
     """From z `[N, d]` to z `[N, d]` in even steps, both included: `[N, num_points, d]`.
 
     In a straight line as the authors do, or along the arc, whose points are as long as draws from
-    the prior are (K. Shoemake, 1985).
+    the prior are (K. Shoemake, 1985). Where no arc leads from one to the other, the line is taken:
+    for a pair of opposite directions, as half of all pairs are where d = 1, and for a zero. For a
+    pair of one direction the line is the arc's limit.
     """
     part = jnp.linspace(0.0, 1.0, num_points).reshape(1, -1, 1)
     first, last = first[:, jnp.newaxis], last[:, jnp.newaxis]
     if not spherical:
         return (1.0 - part) * first + part * last
-    cosine = jnp.sum(first * last, axis=-1, keepdims=True) / (
-        jnp.linalg.norm(first, axis=-1, keepdims=True)
-        * jnp.linalg.norm(last, axis=-1, keepdims=True)
-    )
-    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
-    return (jnp.sin((1.0 - part) * angle) * first + jnp.sin(part * angle) * last) / jnp.sin(angle)
+    one, other = _direction(first), _direction(last)
+    apart = jnp.sum(jnp.square(other - one), axis=-1, keepdims=True)
+    joined = jnp.sum(jnp.square(other + one), axis=-1, keepdims=True)
+    # The squared sine of the angle, to what rounding leaves of it. Zeros have no direction.
+    is_arc = 0.25 * apart * joined > jnp.finfo(apart.dtype).eps
+    is_arc &= jnp.any(first, axis=-1, keepdims=True) & jnp.any(last, axis=-1, keepdims=True)
+    apart, joined = (jnp.where(is_arc, square, 1.0) for square in (apart, joined))
+    angle = 2.0 * jnp.arctan2(jnp.sqrt(apart), jnp.sqrt(joined))
+    weight = lambda part: jnp.where(is_arc, jnp.sin(part * angle) / jnp.sin(angle), part)
+    return weight(1.0 - part) * first + weight(part) * last
+
+
+def _direction(z):
+    """`z` `[..., d]` of length 1; zeros stay."""
+    highest = jax.lax.stop_gradient(jnp.max(jnp.abs(z), axis=-1, keepdims=True))
+    z = z / jnp.where(highest > 0.0, highest, 1.0)  # So that no square leaves the floats' range.
+    square = jnp.sum(jnp.square(z), axis=-1, keepdims=True)
+    return z / jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'num_pairs', 'num_points', 'spherical'))
