@@ -158,6 +158,52 @@ def test_a_cluster_that_cannot_be_joined_costs_one_line(monkeypatch):
         distributed.initialize()
 
 
+def runtime(text):
+    return jax.errors.JaxRuntimeError(text)
+
+
+WATCH = (
+    'INTERNAL: Barrier failed because: task is set to ERROR: UNAVAILABLE: Task 1 heartbeat timeout.'
+    " [type.googleapis.com/tensorflow.CoordinationServiceError='']. Barrier Id: x 1::0, Task: 1"
+)
+GLOO = 'UNKNOWN: Gloo all-reduce failed: [external/gloo/pair.cc:547] Connection closed by peer'
+NCCL = (
+    'INTERNAL: external/xla/nccl_utils.cc:216: NCCL operation async_err failed: {}. Last NCCL '
+    "warning(error) log entry (may be unrelated) '{}'."
+)
+
+
+@pytest.mark.parametrize(
+    'error, is_loss',
+    [
+        (runtime(WATCH), True),
+        (runtime('UNAVAILABLE: Failed to send RPC to coordination service.'), True),
+        (runtime('DEADLINE_EXCEEDED: Barrier timed out. Id: decided 1::0.'), True),
+        (runtime(GLOO), True),
+        (runtime(GLOO.replace('Connection closed', 'Read error: Connection reset')), True),
+        (ValueError(GLOO), True),  # As pmap raises it.
+        (runtime(NCCL.format('remote process exited or there was a network error', '')), True),
+        (runtime(NCCL.format('unhandled system error', 'Connection closed by remote peer')), True),
+        # Defects, whatever their words.
+        (ValueError('batch_size does not fit the barrier of the gloo heartbeat'), False),
+        (ValueError('UNAVAILABLE: the storage said so'), False),
+        (ValueError('some text, then ' + GLOO), False),
+        (UserError(GLOO), False),
+        (RuntimeError(WATCH), False),
+        (KeyError('nccl'), False),
+        (runtime('RESOURCE_EXHAUSTED: Out of memory near the barrier'), False),
+        (runtime('INTERNAL: a barrier of the kernel, nccl or not'), False),
+        (runtime('INVALID_ARGUMENT: heartbeat'), False),
+        (runtime(NCCL.format('invalid usage', '')), False),
+        (runtime('UNKNOWN: Gloo all-reduce failed: unsupported type'), False),
+    ],
+)
+def test_a_loss_is_told_by_the_errors_type_and_code(monkeypatch, error, is_loss):
+    assert not distributed.is_loss(error)  # Of one process, nothing is.
+    monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
+    assert distributed.is_loss(error) == is_loss
+
+
 def test_shares_of_a_stream_are_disjoint_and_cover_the_epoch(tiny_config, tmp_path, monkeypatch):
     from PIL import Image
 
@@ -239,9 +285,10 @@ def test_where_one_is_killed_the_others_end_and_the_restart_goes_on(tiny_config,
         assert 'another task died' in pathlib.Path(f'{tmp_path}/run.0.log').read_text()
     else:
         lines = said(tmp_path / 'run', 0)
-        assert status == 75 and lines[-1].startswith(
+        assert status == 75 and lines[-2].startswith(
             'interrupted: another process of the run has ended'
         )
+        assert lines[-1].startswith(('JaxRuntimeError: ', 'ValueError: UNKNOWN: Gloo '))
         assert not any('Traceback' in line for line in lines)
     with (tmp_path / 'run' / 'config.json').open() as file:
         assert json.load(file)['num_steps'] == 100_000
@@ -304,6 +351,33 @@ def test_a_process_that_hangs_ends_the_others_by_its_heartbeat(tiny_config, tmp_
     text = pathlib.Path(f'{tmp_path}/run.0.log').read_text()
     assert 'another task died' in text or 'another process of the run has ended' in text
     print(f'ended {seconds:.0f} s after, with status {status}')
+
+
+@pytest.mark.multi_device
+@pytest.mark.parametrize('error', ['ValueError', 'RuntimeError'])
+def test_a_defect_is_none_whatever_its_words(tiny_config, tmp_path, error):
+    """It ends with its traceback and status 1, not as what is worth another try."""
+    text = 'the barrier of the gloo heartbeat is unavailable'
+    code = (
+        'import sys\n'
+        'from vaebm_jax import main\n'
+        f'def fail(*_, **__): raise {error}({text!r})\n'
+        'main.train = fail\n'
+        'main.run()\n'
+    )
+    file = write_config(tiny_config, tmp_path / 'run')
+    process = spawn(
+        [sys.executable, '-c', code, f'--config={file}', f'--workdir={tmp_path}/run']
+        + ['--distributed=explicit', f'--coordinator_address={free_address()}']
+        + ['--num_processes=1', '--process_id=0'],
+        cwd=ROOT,
+        env=environment(1, tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 1
+    assert 'Traceback' in said and said.splitlines()[-1] == f'{error}: {text}'
 
 
 @pytest.mark.slow

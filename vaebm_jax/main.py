@@ -280,6 +280,7 @@ def run() -> None:
             traceback.print_exc()
         elif is_loss:
             print(f'interrupted: {distributed.LOSS}', file=sys.stderr)
+            print(f'{type(error).__name__}: {" ".join(str(error).split())}', file=sys.stderr)
         else:
             print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         distributed.leave(os.EX_TEMPFAIL if is_loss else 1, error)
