@@ -34,7 +34,6 @@ time for the training, eleven for the wide one's, and about
 """
 
 import dataclasses
-import json
 import os
 import time
 
@@ -178,8 +177,9 @@ def load_or_train_classifier(path, dataset, data_dir, width):
     params = train_classifier(*read_split(dataset, 'train', data_dir), width)
     print(f'Trained the classifier in {time.time() - start:.0f} s.')
     if path:
-        with open(path, 'wb') as file:
+        with open(f'{path}.part', 'wb') as file:
             np.savez(file, **flatten_dict(params, sep='/'))
+        os.replace(f'{path}.part', path)  # A run that is killed leaves no half of it.
     return params
 
 
@@ -253,6 +253,7 @@ def main(argv):
     runs = []
     if FLAGS.workdir:  # The classifier alone needs no vaebm_jax.
         from vaebm_jax import generate, load
+        from vaebm_jax.files import write_json
 
         runs = [(workdir, *load(workdir)) for workdir in FLAGS.workdir]
 
@@ -291,8 +292,7 @@ def main(argv):
         for name, samples in (('ancestral', ancestral), ('refined', refined)):
             results[name] = legibility(*predict(params, samples), reference)
             print_row(name, results[name])
-        with open(os.path.join(workdir, 'legibility.json'), 'w') as file:
-            json.dump(results, file, indent=2)
+        write_json(os.path.join(workdir, 'legibility.json'), results)
 
 
 if __name__ == '__main__':

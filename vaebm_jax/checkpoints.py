@@ -21,7 +21,7 @@ from vaebm_jax import distributed, logs
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, from_json, refuse_other_networks
 from vaebm_jax.errors import UserError
-from vaebm_jax.files import local_folder, write_atomically, written
+from vaebm_jax.files import local_folder, sync_tree, write_atomically, written
 from vaebm_jax.parallel import all_devices, whole_states
 from vaebm_jax.train_state import create_states
 
@@ -71,6 +71,8 @@ def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> 
             custom_metadata={'rollbacks': rollbacks, 'was_trained': _trained_before(states)},
         )
     if distributed.is_first():
+        with written(folder):
+            sync_tree(folder)  # Orbax does so with its arrays alone.
         write_atomically(folder / _DIGESTS, json.dumps(digests(folder), indent=1).encode())
     distributed.wait_for_all('checkpoint')
 

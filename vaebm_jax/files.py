@@ -1,6 +1,7 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, a power cut included."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -12,6 +13,12 @@ from typing import BinaryIO
 import numpy as np
 
 from vaebm_jax.errors import UserError
+
+# What file systems say that do not sync such a thing: they have an order of their own.
+_NO_SYNC = {
+    getattr(errno, name)
+    for name in ('EINVAL', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EACCES', 'EPERM', 'EBADF')
+}
 
 
 def local_folder(path: str | os.PathLike) -> pathlib.Path:
@@ -40,24 +47,61 @@ def written(path: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
+def sync(path: str | os.PathLike) -> None:
+    """Waits until the disk itself has a file, or which files are in a folder."""
+    with contextlib.suppress(PermissionError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            _sync(handle)
+        finally:
+            os.close(handle)
+
+
+def _sync(handle):
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def sync_tree(folder: pathlib.Path) -> None:
+    """The same of all that is below a folder, and of its place in the one above."""
+    for path in [*folder.rglob('*'), folder, folder.parent]:
+        sync(path)
+
+
+def make_folder(folder: str | os.PathLike, parents: bool = True) -> None:
+    """Makes a folder where it is missing, and with `parents` those above it."""
+    folder = pathlib.Path(folder)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=parents, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to write to, aside at first; renamed at the end, so that no one sees half of it.
 
-    Its folder is made where it is missing, but not the one above: a workdir that vanished is told.
+    The disk has its content before the rename, and the rename when this returns. Its folder is made
+    where it is missing, but not the one above: a workdir that vanished is told.
     """
     path = pathlib.Path(path)
     with written(path):
-        path.parent.mkdir(exist_ok=True)
+        make_folder(path.parent, parents=False)
         handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
         try:
             with os.fdopen(handle, 'wb') as file:
                 yield file
-            os.chmod(aside, 0o644)
+                file.flush()
+                os.chmod(aside, 0o644)
+                _sync(file.fileno())
             os.replace(aside, path)
         except BaseException:
             pathlib.Path(aside).unlink(missing_ok=True)
             raise
+        sync(path.parent)
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
@@ -73,8 +117,15 @@ def write_json(path: str | os.PathLike, result: dict) -> None:
 
 def append(path: str | os.PathLike, content: bytes) -> None:
     """Adds to the end of a file, in a folder that there is."""
-    with written(path), open(path, 'ab') as file:
-        file.write(content)
+    path = pathlib.Path(path)
+    is_new = not path.exists()
+    with written(path):
+        with open(path, 'ab') as file:
+            file.write(content)
+            file.flush()
+            _sync(file.fileno())
+        if is_new:
+            sync(path.parent)
 
 
 def kept(
@@ -87,7 +138,7 @@ def kept(
     except (OSError, ValueError, zipfile.BadZipFile):
         arrays = make()
     with written(path):
-        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(pathlib.Path(path).parent)
     with whole_file(path) as file:
         np.savez(file, **arrays)
     return arrays

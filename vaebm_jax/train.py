@@ -17,7 +17,7 @@ from vaebm_jax.condition import fixed_condition
 from vaebm_jax.config import POINTS, Config, refuse_other_run, to_json, validate
 from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.errors import UserError
-from vaebm_jax.files import local_folder, write_atomically
+from vaebm_jax.files import local_folder, make_folder, write_atomically
 from vaebm_jax.interruption import Interrupted, noticed
 from vaebm_jax.lock import locked
 from vaebm_jax.parallel import (
@@ -295,7 +295,7 @@ def refuse_more_rollbacks(divergence: Diverged, rollbacks: int, config: Config) 
 def make_workdir(workdir: pathlib.Path) -> None:
     """Makes the folder, and raises a UserError where nothing can be written to it."""
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(workdir)
         (workdir / '.writable').touch()
         (workdir / '.writable').unlink()
     except OSError as error:
