@@ -78,7 +78,7 @@ def test_new_folders_are_on_the_disk(tmp_path, calls):
 
 
 def test_a_run_is_on_the_disk(tiny_config, tmp_path, calls):
-    """Its config, pictures and rows, and all of a checkpoint before the digests that vouch for it."""
+    """Its config, pictures and rows, and all of a checkpoint before its digests."""
     run = tmp_path / 'runs' / 'run'
     train(dataclasses.replace(tiny_config, num_steps=2, sample_every=2), run)
     for path in (run / 'config.json', run / 'samples' / 'step_00000002.png'):
