@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vaebm_jax import create_states, draws, generate
-from vaebm_jax.draws import Draws
+from vaebm_jax.draws import Draws, fingerprint
 from vaebm_jax.sampling import generate_keys, revise
 
 SAMPLERS = ('ancestral', 'refined', 'refined_2x')
@@ -57,10 +57,17 @@ def test_an_interrupted_job_draws_only_what_is_missing(tiny_config, states, tmp_
     assert not (tmp_path / 'run' / 'samples' / 'parts').exists()
 
 
+def with_params(states, name, change):
+    state = getattr(states, name)
+    return states.replace(**{name: state.replace(params=jax.tree.map(change, state.params))})
+
+
 def test_other_parameters_settings_and_samplers_share_no_parts(tiny_config, states, tmp_path):
-    other = states.replace(
-        energy=states.energy.replace(params=jax.tree.map(lambda p: p + 1, states.energy.params))
-    )
+    others = [
+        with_params(states, name, change)
+        for name in ('energy', 'decoder')
+        for change in (lambda p: p + 1, lambda p: p[::-1], lambda p: p.at[0].add(1e-7))
+    ]
     longer = dataclasses.replace(
         tiny_config, langevin=dataclasses.replace(tiny_config.langevin, num_steps=5)
     )
@@ -68,9 +75,43 @@ def test_other_parameters_settings_and_samplers_share_no_parts(tiny_config, stat
         Draws(tmp_path, *arguments).folder
         for arguments in (
             (states, tiny_config, 8, SAMPLERS),
-            (other, tiny_config, 8, SAMPLERS),
+            *((other, tiny_config, 8, SAMPLERS) for other in others),
             (states, longer, 8, SAMPLERS),
             (states, tiny_config, 8, SAMPLERS[:2]),
         )
     }
-    assert len(folders) == 4
+    assert len(folders) == 3 + len(others)
+    encoder = with_params(states, 'encoder', lambda p: p + 1)  # Which draws nothing.
+    assert Draws(tmp_path, encoder, tiny_config, 8, SAMPLERS).folder in folders
+
+
+X = np.arange(24, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    'one, other',
+    [
+        (X.reshape(2, 3, 4), X.reshape(4, 3, 2)),
+        (X, X.astype(np.int8)),
+        (X, X[::-1]),
+        ({'a': X, 'b': X + 1}, {'a': X + 1, 'b': X}),
+        ({'a': X}, {'b': X}),
+        ((X[:10], X[10:]), (X[:12], X[12:])),
+        ({'a': {'b': X}}, {'a': X}),
+        (np.float32([0.0]), np.float32([-0.0])),
+    ],
+)
+def test_a_fingerprint_tells_arrays_apart(one, other):
+    copy = jax.tree.map(lambda leaf: np.asfortranarray(leaf.copy()), one)
+    assert fingerprint(one) == fingerprint(copy) != fingerprint(other)
+
+
+def test_a_fingerprint_knows_the_machine(monkeypatch):
+    seen = {fingerprint(X)}
+    device = dataclasses.make_dataclass('Device', ['platform', 'device_kind'])
+    for kind in ('NVIDIA H100', 'NVIDIA H200'):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, 'local_devices', lambda kind=kind: 2 * [device('gpu', kind)])
+            seen.add(fingerprint(X))
+    monkeypatch.setattr(jax, '__version__', '0.0.1')
+    assert len(seen | {fingerprint(X)}) == 4

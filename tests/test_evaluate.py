@@ -90,6 +90,7 @@ def test_real_images_are_read_once(weights, tmp_path, monkeypatch):
     assert again[64].count == 30
     for changed in (
         (inception, images[:29]),
+        (inception, images.reshape(30, 4, 16, 1)),
         (inception | {'conv': {**inception['conv'], 'b': inception['conv']['b'] + 1}}, images),
     ):
         with pytest.raises(TypeError):

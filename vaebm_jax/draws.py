@@ -45,7 +45,8 @@ class Draws:
         self.config, self.num_samples, self.samplers = config, num_samples, samplers
         self.devices = jax.local_devices()
         self.states = place_states(states, self.devices)
-        what = [to_json(config), int(states.energy.step), _fingerprint(states), samplers]
+        models = fingerprint((states.energy.params, states.decoder.params))
+        what = [to_json(config), int(states.energy.step), models, samplers]
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
         self.folder = workdir / 'samples' / 'parts' / name
 
@@ -97,7 +98,17 @@ def _guess(keys: chex.PRNGKey, states: States, config: Config) -> chex.Array:
     return decode(states.decoder, sample_prior(keys, keys.shape[0], config.latent_dim))
 
 
-def _fingerprint(states):
-    """Tells two runs' parameters apart."""
-    leaves = jax.tree.leaves((states.energy.params, states.decoder.params))
-    return [float(np.asarray(leaf, np.float64).sum()) for leaf in leaves]
+def fingerprint(tree: chex.ArrayTree) -> str:
+    """Tells arrays, and what computes with them here, from any others: a SHA-256.
+
+    Of their places in the tree, shapes, types and bytes, JAX's version and the kinds of devices,
+    whose results differ in the last bits.
+    """
+    devices = sorted({(device.platform, device.device_kind) for device in jax.local_devices()})
+    digest = hashlib.sha256(json.dumps([jax.__version__, devices]).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        leaf = np.asarray(leaf)
+        about = [jax.tree_util.keystr(path), leaf.shape, str(leaf.dtype)]
+        digest.update(json.dumps(about).encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()

@@ -1,6 +1,5 @@
 """From a checkpoint to a table of numbers: `evaluation.json`."""
 
-import hashlib
 import os
 import pathlib
 import shutil
@@ -12,7 +11,7 @@ import numpy as np
 from vaebm_jax import checkpoints, data, distributed, logs
 from vaebm_jax.config import Config
 from vaebm_jax.diagnostics import diagnose
-from vaebm_jax.draws import Draws
+from vaebm_jax.draws import Draws, fingerprint
 from vaebm_jax.files import kept, write_json
 from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_inception
 from vaebm_jax.metrics import Moments, frechet_distance, inception_score
@@ -196,11 +195,7 @@ def reference_statistics(
 
 
 def _fingerprint(weights, images):
-    digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
-    for layer in sorted(weights):
-        for name in sorted(weights[layer]):
-            digest.update(np.asarray(weights[layer][name]).tobytes())
-    return digest.hexdigest()[:24]
+    return fingerprint((weights, images))[:24]
 
 
 def table(result: dict, samplers: Iterable[str] = tuple(SAMPLERS)) -> list[str]:
