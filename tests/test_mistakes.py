@@ -10,15 +10,36 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from test_flags import ACTS
 from test_main import TINY
 
-from vaebm_jax.config import KINDS, Config, flatten
+from vaebm_jax.config import (
+    KINDS,
+    ConditionConfig,
+    Config,
+    DataConfig,
+    NetworkConfig,
+    flatten,
+    to_json,
+)
+from vaebm_jax.flags import MODES
 
 ROOT = pathlib.Path(__file__).parents[1]
 SETTINGS = flatten(Config())
 DIGITS, FACADES = (f'--config={ROOT}/configs/{name}' for name in ('digits.py', 'facades.py:64'))
 RUN = ['--workdir=run']
 HEADER = ('jax ', 'data: ', 'evaluate: ', 'sample: ')
+
+# Runs of other kinds, of which there is the config alone.
+OTHER_RUNS = {
+    'points': Config(
+        data=DataConfig('ring', image_size=1, num_channels=2),
+        network=NetworkConfig(decoder_output='linear'),
+    ),
+    'gray': Config(
+        data=DataConfig('folder', 'images', num_channels=3), condition=ConditionConfig('gray')
+    ),
+}
 
 # Any text is right for these, or is looked up on disk.
 FREE_TEXTS = ('name', 'data.dir', 'init_from')
@@ -61,13 +82,72 @@ def flags():
     yield ['run'], "every setting is a flag, --name=value; got 'run'"
     yield ['--mode=draw'], '--mode=draw: value should be one of <train|'
     yield ['--debugging'], "Unknown command line flag 'debugging'"
+
+
+def values():
+    """Flags with what they cannot be, in a mode that has them."""
     for name in ('step', 'num_samples', 'langevin_steps', 'num_reference', 'num_recoveries'):
         for value in ('0', '-3', 'many', '1.5', ''):
-            yield [f'--{name}={value}'], f'flag --{name}={value}: '
-    for name in ('interpolation', 'reference_split', 'resume', 'split'):
-        yield [f'--{name}=other'], f'flag --{name}=other: value should be one of <'
-    for name in ('ema', 'profile', 'tensorboard', 'debug'):
-        yield [f'--{name}=perhaps'], f'flag --{name}=perhaps: '
+            yield ['evaluate', f'--{name}={value}'], f'flag --{name}={value}: '
+    for mode, name in (
+        ('sample', 'interpolation'),
+        ('evaluate', 'reference_split'),
+        ('train', 'resume'),
+        ('sample', 'split'),
+        ('likelihood', 'distributed'),
+    ):
+        yield [mode, f'--{name}=other'], f'flag --{name}=other: value should be one of <'
+    for mode, name in (('sample', 'ema'), ('train', 'profile'), ('train', 'tensorboard')):
+        yield [mode, f'--{name}=perhaps'], f'flag --{name}=perhaps: '
+    yield ['report', '--debug=perhaps'], 'flag --debug=perhaps: '
+
+
+def modes():
+    """Right flags in modes, and for runs, in which they do nothing."""
+    for name, (own, value) in ACTS.items():
+        own = own.split()
+        message = f'--{name} does nothing in --mode={{}}, but in {", ".join(own)}'
+        for mode in MODES:
+            if mode not in own:
+                yield [mode, f'--{name}={value}'], message.format(mode)
+    two = ['evaluate', '--split=val', '--num_recoveries=2']
+    several = '; '.join(
+        f'--{name} is for runs with a condition, got condition.kind none'
+        for name in ('split', 'num_recoveries')
+    )
+    yield two, several
+    yield ['sample', '--split=val'], '--split is for runs with a condition, got condition.kind none'
+    yield ['evaluate', '--reference_split=test'], 'does nothing without --inception_weights'
+    yield ['evaluate', '--num_reference=20'], 'does nothing without --inception_weights'
+    both = ['--langevin_steps=3', '--config.langevin.num_steps=3']
+    yield ['sample', *both], '--langevin_steps and --config.langevin.num_steps are the same'
+    yield ['report', '--config.seed=1'], '--config.seed does nothing in --mode=report'
+    yield ['train', '--step=3', '--noema'], '--step does nothing in --mode=train, but in sample, '
+    yield ['train', '--step=3', '--noema'], '; --ema does nothing in --mode=train, but in sample, '
+
+
+def other_runs():
+    """Right flags for runs of another kind."""
+    points = 'got data.name ring'
+    for mode, flags in (
+        ('sample', ['--interpolation=spherical']),
+        ('evaluate', ['--inception_weights=file']),
+        ('evaluate', ['--inception_weights=file', '--reference_split=test']),
+    ):
+        name = flags[-1].split('=')[0]
+        yield (
+            [f'--mode={mode}', '--workdir=points', *flags],
+            f'{name} is for runs on images, {points}',
+        )
+    whole = 'is for runs without a condition, got condition.kind gray'
+    yield ['--mode=sample', '--workdir=gray', '--interpolation=linear'], f'--interpolation {whole}'
+    weights = ['--mode=evaluate', '--workdir=gray', '--inception_weights=file']
+    yield [*weights, '--num_reference=20'], f'--num_reference {whole}'
+    # Those that are for them go on, to the checkpoint that is not there.
+    for flag in ('--interpolation=spherical', '--step=1', '--noema', '--langevin_steps=3'):
+        yield ['--mode=sample', '--workdir=new', flag], 'workdir has no checkpoint yet'
+    for flag in ('--split=val', '--num_recoveries=2', '--num_samples=20'):
+        yield ['--mode=sample', '--workdir=gray', flag], 'workdir has no checkpoint yet'
 
 
 CONFIG_FILES = {
@@ -186,6 +266,9 @@ def make_files(folder):
     Image.new('F', (80, 80)).save(folder / 'bits' / 'bits.png', 'TIFF')
     np.savez(folder / 'other.npz', weights=np.zeros(3))
     np.savez(folder / 'pickled.npz', x=np.array([{}], object))
+    for name, config in OTHER_RUNS.items():
+        (folder / name).mkdir()
+        (folder / name / 'config.json').write_text(to_json(config))
     for name in ('unversioned', 'described'):
         version = folder / name / 'mnist' / '3.0.1'
         version.mkdir(parents=True)
@@ -220,11 +303,20 @@ def folder(tmp_path_factory):
     return folder
 
 
+def in_mode(mode, *wrong_and_message):
+    *wrong, message = wrong_and_message
+    start = [DIGITS, *RUN] if mode == 'train' else ['--workdir=trained']
+    return [*start, f'--mode={mode}', *wrong], message
+
+
 def groups():
     digits = [DIGITS, *RUN]
     return {
         'settings': [([*digits, *wrong], message) for wrong, message in settings()],
         'flags': [([*digits, *wrong], message) for wrong, message in flags()],
+        'values': [in_mode(*wrong, message) for wrong, message in values()],
+        'modes': [in_mode(*wrong, message) for wrong, message in modes()],
+        'other runs': list(other_runs()),
         'config files': list(configs()),
         'workdirs': list(workdirs()),
         'data': list(data()),

@@ -4,8 +4,8 @@ import difflib
 import pathlib
 import re
 import traceback
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -15,23 +15,67 @@ from vaebm_jax.config import KINDS, Config, flatten
 from vaebm_jax.errors import UserError
 
 _CONFIG_MODULE = 'config_config'  # What ml_collections calls the file of a flag named config.
+_HELP = {'help': '?', 'helpshort': 'h', 'helpfull': None}  # And their short names.
 _NO_CONFIG = 'get_config() must return a vaebm_jax.config.Config'
 
 
-def with_saved_config(argv: Sequence[str], modes: Sequence[str]) -> list[str]:
-    """The command line with the workdir's own config in place of --config, but to train."""
+class FirstLook(NamedTuple):
+    """Flags that decide how the command line is read, and the arguments beside them."""
+
+    mode: str
+    workdir: str | None
+    config: str | None
+    version: bool
+    help: bool
+    rest: list[str]
+
+
+def first_look(argv: Sequence[str], modes: Iterable[str]) -> FirstLook:
+    """Reads these flags alone, whatever the others are."""
     parser = flags.FlagValues()
     flags.DEFINE_enum('mode', 'train', modes, '', flag_values=parser)
     flags.DEFINE_string('workdir', None, '', flag_values=parser)
     flags.DEFINE_string('config', None, '', flag_values=parser)
+    flags.DEFINE_bool('version', False, '', flag_values=parser)
+    for name, short in _HELP.items():
+        flags.DEFINE_bool(name, False, '', short_name=short, flag_values=parser)
     parser.set_gnu_getopt()  # A value that stands apart, --step 5, does not end the flags.
-    rest = parser(argv, known_only=True)
-    if parser.mode == 'train' or not parser.workdir:
+    rest = parser(argv, known_only=True)[1:]
+    wants_help = any(parser[name].value for name in _HELP)
+    return FirstLook(parser.mode, parser.workdir, parser.config, parser.version, wants_help, rest)
+
+
+def with_saved_config(argv: Sequence[str], asked: FirstLook) -> list[str]:
+    """The command line with the workdir's own config where it names none, but to train."""
+    if asked.mode == 'train' or not asked.workdir:
         return argv
-    load_config(parser.workdir)  # A workdir without a run tells it here.
-    saved = f'{pathlib.Path(saved_config.__file__)}:{parser.workdir}'
-    own = [f'--mode={parser.mode}', f'--workdir={parser.workdir}', f'--config={saved}']
-    return [rest[0], *own, *rest[1:]]
+    load_config(asked.workdir)  # A workdir without a run tells it here.
+    if asked.config is not None:
+        return argv
+    saved = f'{pathlib.Path(saved_config.__file__)}:{asked.workdir}'
+    own = [f'--mode={asked.mode}', f'--workdir={asked.workdir}', f'--config={saved}']
+    return [argv[0], *own, *asked.rest]
+
+
+def refuse_other_config(config: Config, workdir: str, overridden: Sequence[str]) -> None:
+    """Raises a UserError that names the settings in which --config is not the workdir's.
+
+    Args:
+      config: what --config and its overrides give.
+      workdir: of a run.
+      overridden: settings that the command line gives one by one; they may differ.
+    """
+    there, saved = flatten(config), flatten(load_config(workdir))
+    differences = [
+        f'{name} is {there[name]!r} there, {saved[name]!r} in the workdir'
+        for name in saved
+        if there[name] != saved[name] and name not in overridden
+    ]
+    if differences:
+        raise UserError(
+            f'--config must have the settings of {workdir}, or be left out: '
+            + '; '.join(differences)
+        )
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -47,7 +91,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         name = re.match(r'--?(?:no)?config\.([^=]*)', argument)
         if name and name[1] not in kinds:
             near = difflib.get_close_matches(name[1], kinds, 1)
-            hint = f', but {near[0]}' if near else ': vaebm_jax/config.py lists them'
+            hint = f', but {near[0]}' if near else ': --help --config=FILE lists them'
             raise UserError(f'there is no setting {name[1]}{hint}')
     try:
         return flags.FLAGS(argv)

@@ -113,7 +113,7 @@ class LangevinConfig(Settings):
     """The chain x <- x - (δ²/2) ∇U(x) + δ · noise.
 
     Attributes:
-      num_steps: T.
+      num_steps: T, the number of steps.
       step_size: δ. With a reference term x is drawn to m by δ²/(2 σ²) a step; stable below 2 σ.
       noise_scale: 1 is the poster's chain, 0 the authors' code.
       max_drift: bound on the length of (δ²/2) ∇U(x), an image and step; 0: none, as the poster.

@@ -1,0 +1,384 @@
+"""Every flag of the command line: what it is for, and in which modes of which runs it does so."""
+
+import dataclasses
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from absl import flags
+from ml_collections import config_flags
+
+from vaebm_jax.config import POINTS, Config, flatten
+from vaebm_jax.errors import UserError
+
+MODES = {
+    'train': 'Trains a model, or continues from the newest checkpoint in the workdir.',
+    'sample': 'Draws from a trained run. Writes pictures and arrays to WORKDIR/samples.',
+    'evaluate': 'Scores a trained run. Writes WORKDIR/evaluation.json.',
+    'likelihood': 'Bounds the likelihood of the test images. Writes WORKDIR/likelihood.json.',
+    'recover': 'Fills in what is missing of one photograph, by a run with a condition.',
+    'geometry': 'For points of the plane: measures every checkpoint that the run has kept. '
+    'Writes WORKDIR/geometry.jsonl.',
+    'report': 'Puts scores, pictures, curves and settings on one page, WORKDIR/report.html.',
+}
+_COMPUTING = tuple(mode for mode in MODES if mode != 'report')
+
+
+class Runs(NamedTuple):
+    """Some runs: in words, whether a config is of them, and which of its fields tells."""
+
+    words: str
+    include: Callable[[Config], bool]
+    field: str
+
+
+_CONDITIONAL = Runs('with a condition', lambda c: c.condition.kind != 'none', 'condition.kind')
+_UNCONDITIONAL = Runs('without a condition', lambda c: c.condition.kind == 'none', 'condition.kind')
+_IMAGES = Runs('on images', lambda c: c.data.name not in POINTS, 'data.name')
+
+
+class Flag(NamedTuple):
+    """A flag.
+
+    Attributes:
+      name: without its dashes.
+      kind: bool, int or str; a tuple of texts: one of them.
+      default: None: none.
+      help: sentences for a newcomer.
+      modes: where it does something; it is refused elsewhere.
+      value: what `--help` calls its value.
+      lowest: of an int.
+      runs: it is for runs that are in all of these.
+      needs: another flag, without which it does nothing.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
+    modes: tuple[str, ...] = tuple(MODES)
+    value: str = 'N'
+    lowest: int | None = None
+    runs: tuple[Runs, ...] = ()
+    needs: str = ''
+
+
+_DRAWING = ('sample', 'evaluate', 'likelihood', 'recover')
+_RECOVERY = {'runs': (_CONDITIONAL,)}
+
+FLAGS = (
+    Flag(
+        'workdir',
+        str,
+        None,
+        'The folder of the run: settings, checkpoints, metrics, pictures and scores. Training '
+        'makes it.',
+        value='FOLDER',
+    ),
+    Flag('mode', tuple(MODES), 'train', 'What to do. The sections below tell what each mode does.'),
+    Flag('debug', bool, False, 'Show the full Python traceback of an error, not only one line.'),
+    Flag(
+        'resume',
+        ('newest_whole', 'strict'),
+        'newest_whole',
+        'What to do if the newest checkpoint is damaged: continue from the newest one that is '
+        'whole, or stop with an error (strict).',
+        ('train',),
+    ),
+    Flag('profile', bool, False, 'Write a profiler trace to WORKDIR/profile.', ('train',)),
+    Flag(
+        'tensorboard',
+        bool,
+        False,
+        "Write the metrics as TensorBoard event files, too. Needs pip install 'vaebm_jax"
+        "[tensorboard]'.",
+        ('train',),
+    ),
+    Flag(
+        'num_samples',
+        int,
+        None,
+        'How many samples to draw. Default: 1000 in sample, 10000 in evaluate, 50000 for points '
+        'of the plane. In likelihood: how many annealing chains; default: 256. For runs with a '
+        'condition: how many images to recover, from the first of the split on; default: 20 in '
+        'sample, all in evaluate.',
+        ('sample', 'evaluate', 'likelihood'),
+        lowest=20,
+    ),
+    Flag(
+        'langevin_steps',
+        int,
+        None,
+        'Number of Langevin steps that refine a sample. Default: langevin.num_steps of the run.',
+        (*_DRAWING, 'geometry'),
+        lowest=1,
+    ),
+    Flag(
+        'step',
+        int,
+        None,
+        'Use the checkpoint that was saved after N training steps. Default: the newest.',
+        _DRAWING,
+        lowest=1,
+    ),
+    Flag(
+        'ema',
+        bool,
+        True,
+        'Use the moving averages of the parameters; --noema: the parameters as training left them.',
+        (*_DRAWING, 'geometry'),
+    ),
+    Flag(
+        'interpolation',
+        ('linear', 'spherical'),
+        'linear',
+        'The path between two latent vectors in interpolation.png: a straight line, or an arc.',
+        ('sample',),
+        runs=(_IMAGES, _UNCONDITIONAL),
+    ),
+    Flag(
+        'split',
+        ('train', 'val', 'test'),
+        'test',
+        'For runs with a condition: which part of the data set to recover.',
+        ('sample', 'evaluate'),
+        **_RECOVERY,
+    ),
+    Flag(
+        'num_recoveries',
+        int,
+        None,
+        'For runs with a condition: how many recoveries to draw of each image. Default: 16; 1 in '
+        'recover.',
+        ('sample', 'evaluate', 'recover'),
+        lowest=1,
+        **_RECOVERY,
+    ),
+    Flag(
+        'inception_weights',
+        str,
+        None,
+        'Weights of Inception-v3, a file that tools/inception_weights.py writes. They give the '
+        'Frechet distances and the Inception score. Default: none, and without these scores.',
+        ('evaluate',),
+        value='FILE',
+        runs=(_IMAGES,),
+    ),
+    Flag(
+        'reference_split',
+        ('train', 'test'),
+        'train',
+        'The real images that Frechet distances compare samples with.',
+        ('evaluate',),
+        runs=(_IMAGES, _UNCONDITIONAL),
+        needs='inception_weights',
+    ),
+    Flag(
+        'num_reference',
+        int,
+        10_000,
+        'How many of these real images to use, from the first on.',
+        ('evaluate',),
+        lowest=2,
+        runs=(_IMAGES, _UNCONDITIONAL),
+        needs='inception_weights',
+    ),
+    Flag(
+        'num_temperatures',
+        int,
+        1_000,
+        'Number of temperatures of the annealing. More give tighter bounds and take longer.',
+        ('likelihood',),
+        lowest=2,
+    ),
+    Flag('input', str, None, 'The photograph, an image file.', ('recover',), 'FILE'),
+    Flag(
+        'mask',
+        str,
+        None,
+        'An image of the size of the photograph: white where pixels are to be filled in, black '
+        'elsewhere. For runs that recover colours or detail: none.',
+        ('recover',),
+        'FILE',
+    ),
+    Flag('output', str, None, 'The PNG file to write.', ('recover',), 'FILE'),
+    Flag(
+        'distributed',
+        ('auto', 'off', 'explicit'),
+        'auto',
+        'How the processes of one run find each other. auto: as a TPU pod, SLURM or Kubernetes '
+        'tells, and a single process elsewhere. off: a single process. explicit: as the three '
+        'flags below say.',
+        _COMPUTING,
+    ),
+    Flag(
+        'coordinator_address',
+        str,
+        None,
+        'With --distributed=explicit: the address of process 0, the same in all processes.',
+        _COMPUTING,
+        'HOST:PORT',
+    ),
+    Flag(
+        'num_processes',
+        int,
+        None,
+        'With --distributed=explicit: how many processes the run has.',
+        _COMPUTING,
+        lowest=1,
+    ),
+    Flag(
+        'process_id',
+        int,
+        None,
+        'With --distributed=explicit: the number of this process, from 0 on.',
+        _COMPUTING,
+        lowest=0,
+    ),
+)
+
+
+def define() -> flags.FlagHolder:
+    """Makes flags of absl's of them all; returns the one of --config."""
+    for flag in FLAGS:
+        if flag.kind is bool:
+            flags.DEFINE_bool(flag.name, flag.default, flag.help)
+        elif flag.kind is int:
+            flags.DEFINE_integer(flag.name, flag.default, flag.help, lower_bound=flag.lowest)
+        elif flag.kind is str:
+            flags.DEFINE_string(flag.name, flag.default, flag.help)
+        else:
+            flags.DEFINE_enum(flag.name, flag.default, flag.kind, flag.help)
+    return config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
+
+
+def overridden() -> list[str]:
+    """The settings of the config that the command line gives."""
+    names = [name for name in flags.FLAGS if name.startswith('config.')]
+    return [name.removeprefix('config.') for name in names if flags.FLAGS[name].present]
+
+
+def refuse_other_modes(mode: str) -> None:
+    """Raises a UserError that names every flag given that does nothing in this mode."""
+    wrong = [
+        f'--{flag.name} does nothing in --mode={mode}, but in {", ".join(flag.modes)}'
+        for flag in FLAGS
+        if flags.FLAGS[flag.name].present and mode not in flag.modes
+    ]
+    if mode == 'report':  # It tells the settings that the run was started with.
+        wrong += [f'--config.{name} does nothing in --mode=report' for name in overridden()]
+    if wrong:
+        raise UserError('; '.join(wrong))
+
+
+def refuse_other_runs(config: Config) -> None:
+    """Raises a UserError that names every flag given that does nothing with this config."""
+    values = flatten(config)
+    wrong = []
+    for flag in FLAGS:
+        if not flags.FLAGS[flag.name].present:
+            continue
+        wrong += [
+            f'--{flag.name} is for runs {runs.words}, got {runs.field} {values[runs.field]}'
+            for runs in flag.runs
+            if not runs.include(config)
+        ][:1]
+        if flag.needs and not flags.FLAGS[flag.needs].present:
+            wrong.append(f'--{flag.name} does nothing without --{flag.needs}')
+    if flags.FLAGS['langevin_steps'].present and 'langevin.num_steps' in overridden():
+        wrong.append('--langevin_steps and --config.langevin.num_steps are the same: give one')
+    if wrong:
+        raise UserError('; '.join(wrong))
+
+
+_INTRODUCTION = """\
+vaebm_jax trains an energy-based model of images together with a VAE that starts its Langevin
+chains, draws from it and scores it.
+
+    python -m vaebm_jax.main --config=configs/digits.py --workdir=runs/digits
+    python -m vaebm_jax.main --workdir=runs/digits --mode=sample
+
+Every option is written --name=value. The same command again continues where it was interrupted.
+
+Exit status: 0 when the work is finished; 75 when it was interrupted and the same command continues
+it; 1 after an error, which one line explains.
+"""
+_CONFIG = """\
+      The experiment: a Python file such as configs/digits.py. A variant follows a colon:
+      configs/mnist.py:paper. Needed to train; other modes take the settings from the workdir.
+  --config.NAME=VALUE
+      Change one setting of the experiment, such as --config.langevin.num_steps=40.
+      To see all settings and what they mean: --help --config=FILE
+"""
+
+
+def help_text() -> str:
+    """All flags, by mode; each is explained in the first of its modes."""
+    parts = [_INTRODUCTION]
+    parts.append('In every mode:\n\n  --config=FILE\n' + _CONFIG + _explained(_of(tuple(MODES))))
+    told = set()
+    for mode, does in MODES.items():
+        own = [flag for flag in FLAGS if mode in flag.modes and len(flag.modes) < len(_COMPUTING)]
+        new = [flag for flag in own if flag.name not in told]
+        told |= {flag.name for flag in own}
+        parts.append(f'--mode={mode}\n{_wrapped(does, 2)}\n\n{_explained(new)}')
+        if above := [f'--{flag.name}' for flag in own if flag not in new]:
+            parts[-1] += _wrapped('As above: ' + ', '.join(above), 2) + '\n'
+    several = 'Several processes, in every mode but report:\n\n'
+    parts.append(several + _explained(_of(_COMPUTING)))
+    parts.append('Also: --help, --version\n')
+    return '\n'.join(part.rstrip('\n') + '\n' for part in parts)
+
+
+def settings_text(file: str, config: Config) -> str:
+    """The settings of a config by dotted name, each with its value and what it means."""
+    meanings = dict(_meanings(config))
+    parts = [f'Settings of {file}; --config.NAME=VALUE changes one:\n']
+    for name, value in flatten(config).items():
+        parts.append(f'{name} = {value!r}\n{_wrapped(meanings[name], 4)}')
+    return '\n'.join(parts) + '\n'
+
+
+def _meanings(section: Any, prefix: str = '') -> Iterable[tuple[str, str]]:
+    """What the settings mean: `Attributes` of the dataclasses' docstrings, by dotted name."""
+    attributes = inspect.getdoc(type(section)).partition('Attributes:\n')[2]
+    for names, text in re.findall(r'^  ([\w, ]+): (.*(?:\n    .*)*)', attributes, re.MULTILINE):
+        for name in names.split(', '):
+            yield prefix + name, ' '.join(text.split())
+    for field in dataclasses.fields(section):
+        inner = getattr(section, field.name)
+        if dataclasses.is_dataclass(inner):
+            yield from _meanings(inner, f'{prefix}{field.name}.')
+
+
+def _of(modes):
+    return [flag for flag in FLAGS if flag.modes == modes]
+
+
+def _explained(some):
+    return ''.join(f'  {_spelled(flag)}\n{_wrapped(_told(flag), 6)}\n' for flag in some)
+
+
+def _spelled(flag):
+    if flag.kind is bool:
+        return f'--[no]{flag.name}'
+    return f'--{flag.name}=' + ('|'.join(flag.kind) if type(flag.kind) is tuple else flag.value)
+
+
+def _told(flag):
+    if flag.default is None:
+        return flag.help
+    default = str(flag.default).lower() if flag.kind is bool else flag.default
+    return f'{flag.help} Default: {default}.'
+
+
+def _wrapped(text, indent):
+    return textwrap.fill(
+        text,
+        100,
+        initial_indent=' ' * indent,
+        subsequent_indent=' ' * indent,
+        break_on_hyphens=False,
+    )
