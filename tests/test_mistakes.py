@@ -1,5 +1,6 @@
 """Wrong settings, flags and files: a clear line each, and nothing changed on disk."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -39,6 +40,23 @@ OTHER_RUNS = {
     'gray': Config(
         data=DataConfig('folder', 'images', num_channels=3), condition=ConditionConfig('gray')
     ),
+}
+
+OTHER_RUNS |= {
+    'vae': Config(method='vae'),
+    'vae_points': dataclasses.replace(OTHER_RUNS['points'], method='vae'),
+}
+UNUSED_BY_VAE = {
+    'langevin.num_steps': 5,
+    'langevin.step_size': 0.001,
+    'energy.learning_rate': 0.1,
+    'energy.reference_std': 0.5,
+    'network.energy': '(("dense",8),)',
+    'vae.truth_weight': 1,
+    'warmup_steps': 5,
+    'schedule.energy_steps': 5,
+    'divergence.max_energy': 5,
+    'condition.moves': 'all',
 }
 
 # Any text is right for these, or is looked up on disk.
@@ -143,6 +161,21 @@ def other_runs():
     yield ['--mode=sample', '--workdir=gray', '--interpolation=linear'], f'--interpolation {whole}'
     weights = ['--mode=evaluate', '--workdir=gray', '--inception_weights=file']
     yield [*weights, '--num_reference=20'], f'--num_reference {whole}'
+    for mode in ('sample', 'evaluate'):
+        run = [f'--mode={mode}', '--workdir=vae']
+        yield (
+            [*run, '--langevin_steps=3'],
+            '--langevin_steps is for runs with an energy, got method',
+        )
+        yield [*run, '--config.langevin.num_steps=3'], '--config.langevin.num_steps does nothing '
+        yield [*run, '--config.num_chains=8'], 'workdir has no checkpoint yet'
+    for mode in ('likelihood', 'geometry'):
+        run = [f'--mode={mode}', '--workdir=vae_points']
+        yield run, f"--mode={mode} needs a run with an energy, got method='vae'"
+    vae = [DIGITS, *RUN, '--config.method=vae']
+    for name, value in UNUSED_BY_VAE.items():
+        message = f'--config.{name} does nothing with method vae'
+        yield [*vae, f'--config.{name}={value}'], message
     # Those that are for them go on, to the checkpoint that is not there.
     for flag in ('--interpolation=spherical', '--step=1', '--noema', '--langevin_steps=3'):
         yield ['--mode=sample', '--workdir=new', flag], 'workdir has no checkpoint yet'

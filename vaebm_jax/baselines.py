@@ -22,6 +22,7 @@ def vae_step(
     """A VAE that learns from the data: no chain, and the energy stands still.
 
     `vae.guess_weight` counts as it does in `train_step`; `vae.truth_weight` has nothing to add.
+    `methods.METHODS` lists what else is not used.
     Arguments and results are those of `train_step`, whose warm start this is
     (`config.warmup_steps`).
     """

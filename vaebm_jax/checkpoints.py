@@ -22,6 +22,7 @@ from vaebm_jax.base import States
 from vaebm_jax.config import Config, from_json, refuse_other_networks
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, sync_tree, write_atomically, written
+from vaebm_jax.methods import has_energy
 from vaebm_jax.parallel import all_devices, whole_states
 from vaebm_jax.train_state import create_states
 
@@ -273,15 +274,19 @@ def load(
             ) from error
 
 
-def start_from(states: States, workdir: str | os.PathLike) -> States:
-    """Fresh states with the parameters, and their averages, of another run (`init_from`).
+def start_from(states: States, config: Config) -> States:
+    """Fresh states with the parameters, and their averages, of the run in `config.init_from`.
+
+    The energy stays fresh where a method of the two has none, and its network may differ then.
 
     Raises:
       UserError: if its networks are not of the same shape.
     """
-    source, _ = load(workdir)
-    started = {}
-    for name in _MODELS:
+    workdir = config.init_from
+    source, source_config = load(workdir)
+    started = {'energy': states.energy}
+    both = has_energy(config) and has_energy(source_config)
+    for name in _MODELS[not both :]:
         fresh, trained = getattr(states, name), getattr(source, name)
         shapes = [jax.tree.map(lambda leaf: leaf.shape, state.params) for state in (fresh, trained)]
         if shapes[0] != shapes[1]:
@@ -297,4 +302,4 @@ def start_from(states: States, workdir: str | os.PathLike) -> States:
 def refuse_other_start(config: Config) -> None:
     """Raises what `start_from` would, before anything of the new run is written."""
     shapes = jax.eval_shape(lambda key: create_states(key, config), jax.random.key(0))
-    start_from(shapes, config.init_from)
+    start_from(shapes, config)

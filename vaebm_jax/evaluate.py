@@ -14,6 +14,7 @@ from vaebm_jax.diagnostics import diagnose
 from vaebm_jax.draws import Draws, fingerprint
 from vaebm_jax.files import kept, write_json
 from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_inception
+from vaebm_jax.methods import has_energy
 from vaebm_jax.metrics import Moments, frechet_distance, inception_score
 from vaebm_jax.parallel import place_rows
 from vaebm_jax.pictures import to_uint8
@@ -36,7 +37,7 @@ def evaluate(
     step: int | None = None,
     ema: bool = True,
 ) -> dict:
-    """Scores a checkpoint's samples and examines its energy.
+    """Scores a checkpoint's samples and examines its energy, where the method has one.
 
     Several processes share the drawing and the features of what is drawn; the first does the rest.
 
@@ -63,8 +64,9 @@ def evaluate(
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}
-    logs.say(f'evaluate: step {result["checkpoint_step"]} of {workdir}')
-    draws = Draws(workdir, states, config, num_samples, tuple(SAMPLERS))
+    logs.say_checkpoint('evaluate', result['checkpoint_step'], workdir, config)
+    samplers = samplers_of(config)
+    draws = Draws(workdir, states, config, num_samples, tuple(samplers))
 
     def features(part):
         if weights is None:
@@ -79,26 +81,28 @@ def evaluate(
             images = data.first_images(config.data, reference_split, num_reference)
             reference = reference_statistics(weights, images, cache or workdir)
             about = {'reference_split': reference_split, 'reference_size': _count(reference)}
-        scores = {name: Scores() for name in SAMPLERS}
-        kept = {name: [] for name in SAMPLERS}
+        scores = {name: Scores() for name in samplers}
+        kept = {name: [] for name in samplers}
         for part in draws:
             for name, images in part.items():
                 if sum(map(len, kept[name])) < _MAX_DIAGNOSED:
                     kept[name].append(images)
             for name, values in features(part).items():
                 scores[name].add(values)
-        for name, lengths in SAMPLERS.items():
+        for name, lengths in samplers.items():
             result[name] = {
                 'num_samples': num_samples,
                 'langevin_steps': lengths * config.langevin.num_steps,
             }
             if weights is not None:
                 result[name] |= about | scores[name].against(reference)
-        samples = {name: np.concatenate(parts) for name, parts in kept.items()}
-        result['diagnostics'] = diagnose(states, config, samples, min(num_samples, _MAX_DIAGNOSED))
+        if has_energy(config):
+            samples = {name: np.concatenate(parts) for name, parts in kept.items()}
+            count = min(num_samples, _MAX_DIAGNOSED)
+            result['diagnostics'] = diagnose(states, config, samples, count)
         write_json(workdir / 'evaluation.json', result)
         draws.discard()
-        for line in table(result):
+        for line in table(result, samplers):
             logs.say(line)
         logs.say(f'finished: {workdir / "evaluation.json"}')
         return result
@@ -198,16 +202,22 @@ def _fingerprint(weights, images):
     return fingerprint((weights, images))[:24]
 
 
-def table(result: dict, samplers: Iterable[str] = tuple(SAMPLERS)) -> list[str]:
-    """The scores as lines for a terminal, a column a sampler."""
-    names = [key for key in result['refined'] if key != 'warning']
+def samplers_of(config: Config) -> dict[str, int]:
+    """The samplers of a run that are scored, by name, and their Langevin steps as `SAMPLERS`."""
+    return SAMPLERS if has_energy(config) else {'ancestral': SAMPLERS['ancestral']}
+
+
+def table(result: dict, samplers: Iterable[str]) -> list[str]:
+    """The scores as lines for a terminal, a column a sampler; all have the same scores."""
+    first = result[next(iter(samplers))]
+    names = [key for key in first if key != 'warning']
     lines = [f'{"":20s}' + ''.join(f'{sampler:>16s}' for sampler in samplers)]
     for name in names:
         values = [result[sampler][name] for sampler in samplers]
         cells = [f'{v:16.4g}' if isinstance(v, float) else f'{v!s:>16s}' for v in values]
         lines.append(f'{name:20s}' + ''.join(cells))
-    if 'warning' in result['refined']:
-        lines.append('warning: ' + result['refined']['warning'])
+    if 'warning' in first:
+        lines.append('warning: ' + first['warning'])
     return lines
 
 

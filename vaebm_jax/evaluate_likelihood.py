@@ -14,6 +14,7 @@ from vaebm_jax.errors import UserError
 from vaebm_jax.files import write_json
 from vaebm_jax.keys import branch
 from vaebm_jax.likelihood import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
+from vaebm_jax.methods import refuse_without_energy
 from vaebm_jax.sampling import averaged, energy_of, generate
 
 _MAX_IMAGES = 10_000
@@ -57,7 +58,7 @@ def evaluate_likelihood(
     workdir = pathlib.Path(workdir)
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
-    logs.say(f'likelihood: step {int(states.energy.step)} of {workdir}')
+    logs.say_checkpoint('likelihood', int(states.energy.step), workdir, config)
     images = data.first_images(config.data, 'test', _MAX_IMAGES)
     x, bin_width = dequantized(np.random.default_rng(config.seed), images, config.data)
     key = branch(jax.random.key(config.seed, impl=config.generator), 'likelihood')
@@ -102,8 +103,7 @@ def refuse(config: Config) -> None:
             '--mode=likelihood needs a run without a condition, got '
             f'condition.kind={config.condition.kind!r}'
         )
-    if config.method == 'vae':
-        raise UserError("--mode=likelihood needs a run with an energy, got method='vae'")
+    refuse_without_energy('likelihood', config)
     if not config.energy.reference_std:
         raise UserError(
             '--mode=likelihood needs an energy with a reference term, without which Z may be '

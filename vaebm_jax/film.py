@@ -11,6 +11,7 @@ from vaebm_jax import checkpoints, geometry, logs, plots, toy
 from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.files import write_atomically
+from vaebm_jax.methods import refuse_without_energy
 from vaebm_jax.plane import geometry_of
 from vaebm_jax.sampling import averaged, generate
 from vaebm_jax.train import run_keys
@@ -44,8 +45,9 @@ def write_geometry(config: Config, workdir: str | os.PathLike, *, ema: bool = Tr
       The rows. The first is of step 0, the untrained models.
 
     Raises:
-      UserError: if there is no checkpoint.
+      UserError: if there is no checkpoint, or the method has no energy.
     """
+    refuse_without_energy('geometry', config)
     workdir = pathlib.Path(workdir)
     with checkpoints.opened(workdir) as (_, saved):
         steps = [0, *saved]

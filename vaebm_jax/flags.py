@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from vaebm_jax.config import POINTS, Config, flatten
 from vaebm_jax.errors import UserError
+from vaebm_jax.methods import has_energy, is_unused
 
 MODES = {
     'train': 'Trains a model, or continues from the newest checkpoint in the workdir.',
@@ -37,6 +38,7 @@ class Runs(NamedTuple):
 _CONDITIONAL = Runs('with a condition', lambda c: c.condition.kind != 'none', 'condition.kind')
 _UNCONDITIONAL = Runs('without a condition', lambda c: c.condition.kind == 'none', 'condition.kind')
 _IMAGES = Runs('on images', lambda c: c.data.name not in POINTS, 'data.name')
+_REFINING = Runs('with an energy', has_energy, 'method')
 
 
 class Flag(NamedTuple):
@@ -114,6 +116,7 @@ FLAGS = (
         'Number of Langevin steps that refine a sample. Default: langevin.num_steps of the run.',
         (*_DRAWING, 'geometry'),
         lowest=1,
+        runs=(_REFINING,),
     ),
     Flag(
         'step',
@@ -274,7 +277,10 @@ def refuse_other_modes(mode: str) -> None:
 
 
 def refuse_other_runs(config: Config) -> None:
-    """Raises a UserError that names every flag given that does nothing with this config."""
+    """Raises a UserError that names every flag and setting given that does nothing with a config.
+
+    `num_chains` may be given with any method: scripts that compare methods do.
+    """
     values = flatten(config)
     wrong = []
     for flag in FLAGS:
@@ -289,6 +295,11 @@ def refuse_other_runs(config: Config) -> None:
             wrong.append(f'--{flag.name} does nothing without --{flag.needs}')
     if flags.FLAGS['langevin_steps'].present and 'langevin.num_steps' in overridden():
         wrong.append('--langevin_steps and --config.langevin.num_steps are the same: give one')
+    wrong += [
+        f'--config.{name} does nothing with method {config.method}'
+        for name in overridden()
+        if is_unused(name, config) and name != 'num_chains'
+    ]
     if wrong:
         raise UserError('; '.join(wrong))
 

@@ -14,6 +14,7 @@ from vaebm_jax import distributed
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import append, write_atomically
+from vaebm_jax.methods import untrained_energy
 
 
 def collapse_warning(step: int, metrics: dict[str, float]) -> str:
@@ -182,6 +183,13 @@ def say(line: str) -> None:
     """One line to a person, clear of a progress bar; of several processes the first speaks."""
     if distributed.is_first():
         tqdm.tqdm.write(line, file=sys.stderr)
+
+
+def say_checkpoint(mode: str, step: int, workdir: pathlib.Path, config: Config) -> None:
+    """Which checkpoint a mode uses, and a warning where its energy has learned nothing."""
+    say(f'{mode}: step {step} of {workdir}')
+    if warning := untrained_energy(step, config):
+        say(warning)
 
 
 def _has_terminal():

@@ -7,7 +7,9 @@ import chex
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vaebm_jax.config import Config
 from vaebm_jax.files import write_atomically
+from vaebm_jax.methods import METHODS
 
 _CAPTION_HEIGHT = 16
 _MIN_IMAGE_SIZE = 56  # Pixels: smaller images are enlarged by a whole factor.
@@ -38,6 +40,15 @@ def table(images: chex.Array) -> Image.Image:
     _, _, height, width, channels = images.shape
     images = images.swapaxes(1, 2).reshape(num_rows * height, num_columns * width, channels)
     return Image.fromarray(images[..., 0] if channels == 1 else images).convert('RGB')
+
+
+def captions(config: Config) -> list[str]:
+    """What each stage of the method's samples is, in words: of `generate`'s results, in order."""
+    words = {
+        'ancestral': 'ancestral samples (decoder)',
+        'refined': f'after {config.langevin.num_steps} Langevin steps',
+    }
+    return [words[name] for name in METHODS[config.method].samplers]
 
 
 def side_by_side(path: str | os.PathLike, grids: dict[str, chex.Array]) -> None:

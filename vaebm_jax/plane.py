@@ -6,16 +6,18 @@ import pathlib
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, data, geometry, logs, plots, toy
+from vaebm_jax import checkpoints, data, geometry, logs, pictures, plots, toy
 from vaebm_jax.base import States
 from vaebm_jax.chain_law import Law, after, langevin_law, stationary
 from vaebm_jax.config import POINTS, Config
 from vaebm_jax.diagnostics import metropolis
 from vaebm_jax.draws import Draws
 from vaebm_jax.errors import UserError
-from vaebm_jax.evaluate import SAMPLERS, table
+from vaebm_jax.evaluate import samplers_of, table
 from vaebm_jax.files import whole_file, write_json
 from vaebm_jax.keys import branch
+from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.sample import discard_others
 from vaebm_jax.sampling import averaged
 
 NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # How they begin in `evaluation.json`.
@@ -43,33 +45,33 @@ def sample_points(
 ) -> None:
     """Draws from a checkpoint: `points.png`, `ancestral.npz` and `refined.npz` in `samples`.
 
+    Without `refined.npz` where the method has no energy.
+
     The arrays are `images`, `[N, 1, 1, 2]` float32, in the data's own units. Arguments and errors
     are those of `sample.sample`.
     """
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     folder = pathlib.Path(workdir) / 'samples'
-    logs.say(f'sample: step {int(states.energy.step)} of {workdir}')
-    draws = Draws(pathlib.Path(workdir), states, config, num_samples, ('ancestral', 'refined'))
+    logs.say_checkpoint('sample', int(states.energy.step), workdir, config)
+    samplers = METHODS[config.method].samplers
+    draws = Draws(pathlib.Path(workdir), states, config, num_samples, samplers)
     samples = gathered(draws)
     for name, points in samples.items():
         with whole_file(folder / f'{name}.npz') as file:
             np.savez(file, images=points)
-    draw_points(folder / 'points.png', config, **samples)
+    draw_points(folder / 'points.png', config, *samples.values())
     draws.discard()
+    discard_others(folder, config)
     logs.say(f'finished: {folder}: points.png; {num_samples:,} points each in .npz files')
 
 
-def draw_points(
-    path: str | os.PathLike, config: Config, ancestral: np.ndarray, refined: np.ndarray
-) -> None:
+def draw_points(path: str | os.PathLike, config: Config, *drawn: np.ndarray) -> None:
     """Writes the data, the decoder's guesses and the same revised as clouds of as many points."""
-    count = min(len(ancestral), _SHOWN)
-    clouds = {
-        'data': data.first_images(config.data, 'test', count),
-        'ancestral samples (decoder)': ancestral[:count],
-        f'after {config.langevin.num_steps} Langevin steps': refined[:count],
-    }
+    count = min(len(drawn[0]), _SHOWN)
+    clouds = {'data': data.first_images(config.data, 'test', count)}
+    for caption, points in zip(pictures.captions(config), drawn, strict=False):
+        clouds[caption] = points[:count]
     plots.clouds(path, clouds)
 
 
@@ -100,7 +102,8 @@ def evaluate_points(
       What `evaluation.json` holds: `kl_data_energy` and the other divergences of
       `geometry.divergences`; of the energy's density and of each sampler `mode_weights`, over the
       truth (1 is right), their `least` and `most`, and the share of points that are `off_modes`; of
-      the samplers `kl_data_histogram`, beside that of as many points of the data.
+      the samplers `kl_data_histogram`, beside that of as many points of the data. Of a method
+      without an energy the ancestral sampler's alone.
 
     Raises:
       UserError: if there is no such checkpoint.
@@ -109,13 +112,19 @@ def evaluate_points(
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}
-    logs.say(f'evaluate: step {result["checkpoint_step"]} of {workdir}')
-    result |= geometry_of(states, config, at_rest=True)
-    draws = Draws(workdir, states, config, num_samples, tuple(SAMPLERS))
+    logs.say_checkpoint('evaluate', result['checkpoint_step'], workdir, config)
+    told = []
+    if has_energy(config):
+        key = branch(jax.random.key(config.seed, impl=config.generator), 'diagnostics')
+        result |= geometry_of(states, config, at_rest=True)
+        result['acceptance'] = metropolis(key, states, config)
+        told = lines(result)
+    samplers = samplers_of(config)
+    draws = Draws(workdir, states, config, num_samples, tuple(samplers))
     samples = gathered(draws)
     truth = toy.draw(config.data.name, num_samples, seed=config.seed)
     floor = kl_histogram(config.data.name, truth)
-    for name, lengths in SAMPLERS.items():
+    for name, lengths in samplers.items():
         points = samples[name].reshape(-1, 2)
         result[name] = {
             'num_samples': num_samples,
@@ -124,15 +133,13 @@ def evaluate_points(
             'kl_data_histogram_of_data': floor,
             **sample_weights(config.data.name, points),
         }
-    key = branch(jax.random.key(config.seed, impl=config.generator), 'diagnostics')
-    result['acceptance'] = metropolis(key, states, config)
     write_json(workdir / 'evaluation.json', result)
     draws.discard()
     shown = {
         name: {key: value for key, value in result[name].items() if key != 'mode_weights'}
-        for name in SAMPLERS
+        for name in samplers
     }
-    for line in (*lines(result), *table(shown)):
+    for line in (*told, *table(shown, samplers)):
         logs.say(line)
     logs.say(f'finished: {workdir / "evaluation.json"}')
     return result

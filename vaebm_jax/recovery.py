@@ -23,7 +23,9 @@ from vaebm_jax.files import whole_file, write_json
 from vaebm_jax.fills import fills
 from vaebm_jax.images import read_image
 from vaebm_jax.inception import load_inception
+from vaebm_jax.methods import METHODS, has_energy, untrained_energy
 from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
+from vaebm_jax.sample import discard_others
 from vaebm_jax.sampling import recover
 
 _NUM_ROWS = 8
@@ -51,7 +53,8 @@ def evaluate_recovery(
     The samplers are `ancestral` (a first guess each), `refined` (the same revised), `mean` of an
     image's refined recoveries, `mean_ancestral` of its guesses, `best` of the refined in PSNR of
     the hole, and every `fill_<name>`. Frechet distances compare the completed holes, cut out where
-    all are of one size, with the same images' own.
+    all are of one size, with the same images' own. Of a method without an energy there are
+    `ancestral`, the `mean` of the ancestral recoveries and the `best` of them.
 
     Args:
       config: of the run; `config.langevin` and the condition's kind may differ from it.
@@ -75,7 +78,8 @@ def evaluate_recovery(
     truth = data.as_pixels(data.first_images(config.data, split, num_images))
     condition = jax.device_get(fixed_condition(truth, config.condition))
     step = int(states.energy.step)
-    logs.say(f'evaluate: step {step} of {workdir}, {len(truth)} images of {split}')
+    logs.say_checkpoint('evaluate', step, workdir, config)
+    logs.say(f'data: {len(truth)} images of {split}')
     train_images = data.as_pixels(data.first_images(config.data, 'train', None))
     completed = fills(condition, config.condition, train_images)
     completed = recoveries(states, config, condition, truth, num_recoveries, ema) | completed
@@ -123,13 +127,16 @@ def recoveries(
     ancestral, refined = recover(key, states, config, condition, num_recoveries, ema)
     scores = [psnr(truth, refined[:, k], hidden(condition)) for k in range(num_recoveries)]
     best = np.argmax(scores, axis=0)
-    return {
+    drawn = {
         'ancestral': ancestral[:, 0],
         'refined': refined[:, 0],
         'mean': refined.clip(-1.0, 1.0).mean(axis=1),
         'mean_ancestral': ancestral.clip(-1.0, 1.0).mean(axis=1),
         'best': refined[np.arange(len(best)), best],
     }
+    if not has_energy(config):  # The ancestral and their mean, a second time.
+        del drawn['refined'], drawn['mean_ancestral']
+    return drawn
 
 
 def fidelity(truth: np.ndarray, images: np.ndarray, region: np.ndarray) -> dict[str, float]:
@@ -170,7 +177,7 @@ def sample_recoveries(
     """Draws from a conditional checkpoint: a picture of rows, and the recoveries as arrays.
 
     Writes to `<workdir>/samples`: `recovery.png`, and `ancestral.npz`, `refined.npz` (`images`,
-    `[N, K, H, W, C]` float32).
+    `[N, K, H, W, C]` float32), the latter where the method has an energy.
 
     Args:
       config: of the run; `config.langevin` may differ from it.
@@ -183,18 +190,20 @@ def sample_recoveries(
     """
     states, config = checkpoints.load(workdir, step, config)
     folder = pathlib.Path(workdir) / 'samples'
-    logs.say(f'sample: step {int(states.energy.step)} of {workdir}')
+    logs.say_checkpoint('sample', int(states.energy.step), workdir, config)
     truth = data.as_pixels(data.first_images(config.data, split, num_images))
     condition = jax.device_get(fixed_condition(truth, config.condition))
     key = jax.random.key(config.seed, impl=config.generator)
     drawn = recover(key, states, config, condition, num_recoveries, ema)
-    for name, images in zip(('ancestral', 'refined'), drawn, strict=True):
+    samplers = METHODS[config.method].samplers
+    for name, images in zip(samplers, drawn, strict=False):
         with whole_file(folder / f'{name}.npz') as file:
             np.savez(file, images=images)
     draw_rows(folder / 'recovery.png', condition, *drawn, truth)
+    discard_others(folder, config)
     logs.say(
         f'finished: {folder}/recovery.png; {num_recoveries} recoveries each of {len(truth)} images '
-        f'of {split} in ancestral.npz and refined.npz'
+        f'of {split} in {" and ".join(f"{name}.npz" for name in samplers)}'
     )
 
 
@@ -295,6 +304,8 @@ def recover_file(
     else:
         is_seen = np.zeros((height, width), bool)
         condition = fixed_condition(image[None], config.condition)
+    if warning := untrained_energy(int(states.energy.step), config):
+        logs.say(warning)
     key = jax.random.key(config.seed, impl=config.generator)
     _, refined = recover(key, states, config, np.asarray(condition), num_recoveries, ema)
     output = pathlib.Path(output_file)

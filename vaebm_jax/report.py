@@ -12,22 +12,33 @@ from vaebm_jax.checkpoints import load_config
 from vaebm_jax.config import POINTS, Config, flatten
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import write_atomically
+from vaebm_jax.methods import has_energy
 from vaebm_jax.plane import NUMBERS
 
+# What pictures show, and what more where there is an energy; without the former they need one.
 _RECOVERIES = {
-    'recovery.png': 'Recoveries: what is seen, a first guess, revised recoveries, their mean and '
-    'deviation, and the truth'
+    'recovery.png': (
+        'Recoveries: what is seen, a first guess, recoveries, their mean and deviation, and the '
+        'truth',
+        '',
+    )
 }
 _PICTURES = {
-    'grid.png': 'Samples: what the decoder draws, and the same after Langevin revision',
-    'revision.png': 'The revision: a row a sample, its chain from left to right',
-    'interpolation.png': 'Between two draws of z: decoded, and revised',
-    'reconstruction.png': 'Test images, and what encoder and decoder make of them',
+    'grid.png': ('Samples: what the decoder draws', ', and the same after Langevin revision'),
+    'revision.png': ('', 'The revision: a row a sample, its chain from left to right'),
+    'interpolation.png': ('Between two draws of z: decoded', ', and revised'),
+    'reconstruction.png': ('Test images, and what encoder and decoder make of them', ''),
 }
 _POINTS = {
-    'points.png': 'Points: the data, what the decoder draws, and the same after Langevin revision',
-    'film.png': 'The training: densities of energy and decoder, ancestral and revised samples',
-    'divergences.png': 'Divergences between the three families of joint densities',
+    'points.png': (
+        'Points: the data, what the decoder draws',
+        ', and the same after Langevin revision',
+    ),
+    'film.png': (
+        '',
+        'The training: densities of energy and decoder, ancestral and revised samples',
+    ),
+    'divergences.png': ('', 'Divergences between the three families of joint densities'),
 }
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto;
@@ -59,6 +70,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     evaluation = _read(workdir / 'evaluation.json', json.loads)
     reached = f'step {rows[-1]["step"]:,} of {config.num_steps:,}' if rows else 'not started'
     mode = f'python -m vaebm_jax.main --workdir={workdir} --mode='
+    energy = ['<h2>The energy</h2>', *_diagnostics(evaluation, mode + 'evaluate')]
     parts = [
         f'<h1>{_text(config.name)}</h1>',
         f'<p>{_text(config.method)} on {_text(config.data.name)}, {reached}, in '
@@ -69,8 +81,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         *_pictures(workdir / 'samples', mode + 'sample', config),
         '<h2>Training</h2>',
         _curves(rows) if rows else _missing('No steps are logged yet', 'python -m vaebm_jax.main'),
-        '<h2>The energy</h2>',
-        *_diagnostics(evaluation, mode + 'evaluate'),
+        *(energy if has_energy(config) else []),
         '<h2>Config</h2>',
         _settings(config),
     ]
@@ -128,7 +139,13 @@ def _scores(evaluation, command):
 def _pictures(folder, command, config):
     parts, expected = [], _PICTURES if config.condition.kind == 'none' else _RECOVERIES
     if config.data.name in POINTS:
-        expected, command = _POINTS, f'{command} (and --mode=geometry)'
+        expected = _POINTS
+        command += ' (and --mode=geometry)' if has_energy(config) else ''
+    expected = {
+        name: caption + more if has_energy(config) else caption
+        for name, (caption, more) in expected.items()
+        if caption or has_energy(config)
+    }
     for name, caption in expected.items():
         if (folder / name).is_file():
             parts.append(_figure((folder / name).read_bytes(), 'image/png', caption))
@@ -137,7 +154,8 @@ def _pictures(folder, command, config):
     steps = sorted(folder.glob('step_*.png'))
     for path in dict.fromkeys([*steps[:1], *steps[-1:]]):
         step = int(path.stem.removeprefix('step_'))
-        caption = f'While training, at step {step:,}: before and after revision'
+        revised = ': before and after revision' if has_energy(config) else ''
+        caption = f'While training, at step {step:,}{revised}'
         parts.append(_figure(path.read_bytes(), 'image/png', caption))
     return parts
 
@@ -147,12 +165,10 @@ def _curves(rows):
     rows = [row for row in rows if 'event' not in row]
     names = dict.fromkeys(name for row in rows for name in row)
     names = [name for name in names if name != 'step' and not name.startswith('energy_')]
-    panels = {
-        'energy of samples - of data (nats)': [
-            None if None in pair else pair[0] - pair[1]
-            for pair in ((row.get('energy_samples'), row.get('energy_data')) for row in rows)
-        ]
-    }
+    pairs = [(row.get('energy_samples'), row.get('energy_data')) for row in rows]
+    gaps = [None if None in pair else pair[0] - pair[1] for pair in pairs]
+    has_gaps = any(gap is not None for gap in gaps)
+    panels = {'energy of samples - of data (nats)': gaps} if has_gaps else {}
     panels |= {name: [row.get(name) for row in rows] for name in names}
     steps = [row['step'] for row in rows]
     height = -(-len(panels) // 3)

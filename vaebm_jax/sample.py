@@ -12,12 +12,12 @@ from vaebm_jax.config import Config
 from vaebm_jax.draws import Draws
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import whole_file
+from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.sampling import averaged, generate, interpolate, reconstruct, revision
 
 _NUM_ROWS = 8
 _NUM_POINTS = 10  # Of an interpolation.
 _NUM_FRAMES = 11  # Of a filmstrip, at the most.
-_SAMPLERS = ('ancestral', 'refined')
 
 
 def sample(
@@ -36,7 +36,8 @@ def sample(
     Writes to `<workdir>/samples`: `grid.png` (ancestral and refined samples), `interpolation.png`,
     `revision.png` (a row a sample, the chain from left to right), `reconstruction.png` (test images
     above their reconstructions), `ancestral.npz` and `refined.npz` (`images`, `[N, H, W, C]`
-    float32) and the folders `ancestral` and `refined` of 8-bit PNG files.
+    float32) and the folders `ancestral` and `refined` of 8-bit PNG files. A method without an
+    energy has the ancestral samples alone, and no `revision.png`.
 
     Args:
       config: of the run; `config.langevin` may differ from it.
@@ -52,13 +53,19 @@ def sample(
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     folder = pathlib.Path(workdir) / 'samples'
-    logs.say(f'sample: step {int(states.energy.step)} of {workdir}')
-    draws = Draws(pathlib.Path(workdir), states, config, num_samples, _SAMPLERS)
+    logs.say_checkpoint('sample', int(states.energy.step), workdir, config)
+    samplers = METHODS[config.method].samplers
+    draws = Draws(pathlib.Path(workdir), states, config, num_samples, samplers)
     draws.share(lambda part: None)
 
     def finish():
-        write_pictures(states, config, folder, spherical)
+        names = write_pictures(states, config, folder, spherical)
         write_samples(draws, folder)
+        discard_others(folder, config)
+        logs.say(
+            f'finished: {folder}/{", ".join(names)}; {num_samples:,} images each in '
+            f'{", ".join(f"{name}.npz" for name in samplers)} and folders of PNGs'
+        )
 
     distributed.agreed(finish)
 
@@ -66,7 +73,7 @@ def sample(
 def write_samples(draws: Draws, folder: pathlib.Path) -> None:
     """The samples as arrays and as files; then their parts are taken off the disk."""
     parts = list(draws)
-    for name in _SAMPLERS:
+    for name in draws.samplers:
         images = np.concatenate([part[name] for part in parts])
         with whole_file(folder / f'{name}.npz') as file:
             np.savez(file, images=images)
@@ -75,40 +82,45 @@ def write_samples(draws: Draws, folder: pathlib.Path) -> None:
         for index, image in enumerate(logs.tracked(images, f'{name} PNGs', 'files', len(images))):
             pictures.save(folder / name / f'{index:0{width}d}.png', image)
     draws.discard()
-    logs.say(
-        f'finished: {folder}/grid.png, interpolation.png, revision.png, reconstruction.png; '
-        f'{len(images):,} images each in ancestral.npz, refined.npz and folders of PNGs'
-    )
+
+
+def discard_others(folder: pathlib.Path, config: Config) -> None:
+    """Takes away what was once drawn of an energy that the method does not have."""
+    if not has_energy(config):
+        for name in ('refined.npz', 'revision.png'):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / 'refined', ignore_errors=True)
 
 
 def write_pictures(states, config, folder, spherical):
-    """The four pictures; `states` have the parameters to draw with as `params`."""
+    """The pictures, and their names; `states` have the parameters to draw with as `params`."""
     key = jax.random.key(config.seed, impl=config.generator)
-    num_steps = config.langevin.num_steps
-    revised = f'after {num_steps} Langevin steps'
-    ancestral, refined = generate(key, states, config, 64, ema=False)
-    grids = {'ancestral samples (decoder)': ancestral, revised: refined}
-    pictures.side_by_side(folder / 'grid.png', grids)
+    names = ['grid.png', 'interpolation.png']
+    first, *revised = pictures.captions(config)
+    drawn = generate(key, states, config, 64, ema=False)
+    pictures.side_by_side(folder / 'grid.png', dict(zip((first, *revised), drawn, strict=False)))
 
-    film = revision(key, states, config, _NUM_ROWS)
-    frames = np.unique(np.linspace(0, num_steps, _NUM_FRAMES).round().astype(int))
-    caption = 'the chain after ' + ', '.join(map(str, frames)) + ' steps'
+    drawn = interpolate(key, states, config, _NUM_ROWS, _NUM_POINTS, spherical)
+    first = f'decoded, z {"on the arc" if spherical else "on the line"} between two draws'
     pictures.side_by_side(
-        folder / 'revision.png', {caption: np.asarray(film[frames]).swapaxes(0, 1)}
+        folder / 'interpolation.png', dict(zip((first, *revised), drawn, strict=False))
     )
 
-    decoded, refined = interpolate(key, states, config, _NUM_ROWS, _NUM_POINTS, spherical)
-    way = 'on the arc' if spherical else 'on the line'
-    pictures.side_by_side(
-        folder / 'interpolation.png',
-        {f'decoded, z {way} between two draws': decoded, revised: refined},
-    )
+    if has_energy(config):
+        film = revision(key, states, config, _NUM_ROWS)
+        frames = np.linspace(0, config.langevin.num_steps, _NUM_FRAMES).round().astype(int)
+        frames = np.unique(frames)
+        caption = 'the chain after ' + ', '.join(map(str, frames)) + ' steps'
+        pictures.side_by_side(
+            folder / 'revision.png', {caption: np.asarray(film[frames]).swapaxes(0, 1)}
+        )
+        names.append('revision.png')
 
     try:
         images = data.first_images(config.data, 'test', 32)
     except UserError as error:
         logs.say(f'no reconstructions: {error}')
-        return
+        return names
     images = data.as_pixels(images, config.data.headroom)
     rebuilt = reconstruct(states, images)
     rows = [row for pair in zip(_rows(images), _rows(rebuilt), strict=True) for row in pair]
@@ -116,6 +128,7 @@ def write_pictures(states, config, folder, spherical):
         folder / 'reconstruction.png',
         {'test images, each row above its reconstruction': np.stack(rows)},
     )
+    return [*names, 'reconstruction.png']
 
 
 def _rows(images):

@@ -14,6 +14,7 @@ from vaebm_jax.config import Config
 from vaebm_jax.energy import make_energy_fn
 from vaebm_jax.keys import branch, chain_keys
 from vaebm_jax.langevin import langevin_sample
+from vaebm_jax.methods import has_energy
 from vaebm_jax.networks import cast_inner
 from vaebm_jax.vae import sample_prior
 
@@ -140,8 +141,9 @@ def generate(
       ema: draw with the averaged parameters.
 
     Returns:
-      Ancestral and refined images, `[N, H, W, C]` each. Pixels leave [-1, 1], the ancestral by
-      `config.data.headroom` at most; clip them to show them.
+      Ancestral and refined images, `[N, H, W, C]` each; by a method without an energy (vae) the
+      ancestral twice. Pixels leave [-1, 1], the ancestral by `config.data.headroom` at most; clip
+      them to show them.
     """
     if num_samples < 1:
         raise ValueError(f'num_samples must be at least 1, got {num_samples}')
@@ -168,14 +170,24 @@ def generate_by(
 
 @functools.partial(jax.jit, static_argnames=('config', 'num_samples'))
 def _generate(key_prior, key_langevin, states, config, num_samples, first):
-    ancestral, refined, _ = ancestral_langevin_sample(
+    return _drawn(
         chain_keys(key_prior, num_samples, first),
         chain_keys(key_langevin, num_samples, first),
         states,
         config,
         num_samples,
     )
-    return ancestral, refined
+
+
+def _drawn(key_prior, key_langevin, states, config, num_chains, condition=None):
+    """What the method draws, ancestral and refined; the ancestral twice where it has no energy."""
+    if has_energy(config):
+        return ancestral_langevin_sample(
+            key_prior, key_langevin, states, config, num_chains, condition
+        )[:2]
+    z = sample_prior(key_prior, num_chains, config.latent_dim)
+    guess = decode(states.decoder, z, condition)
+    return guess, guess
 
 
 def recover(
@@ -199,7 +211,8 @@ def recover(
       ema: draw with the averaged parameters.
 
     Returns:
-      Ancestral and refined images, `[N, K, H, W, C]` each, what is seen in its place.
+      Ancestral and refined images, `[N, K, H, W, C]` each, what is seen in its place; by a method
+      without an energy (vae) the ancestral twice.
     """
     keys = recover_keys(key)
     return recover_by(keys, averaged(states) if ema else states, config, condition, num_recoveries)
@@ -239,7 +252,7 @@ def _recover(key_prior, key_langevin, states, config, condition, chains):
     keys = (
         jax.vmap(jax.random.fold_in, (None, 0))(key, chains) for key in (key_prior, key_langevin)
     )
-    return ancestral_langevin_sample(*keys, states, config, len(chains), condition)[:2]
+    return _drawn(*keys, states, config, len(chains), condition)
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'num_steps'))
@@ -339,14 +352,16 @@ def interpolate(
       spherical: along the arc in place of the straight line.
 
     Returns:
-      `[N, P, H, W, C]` each.
+      `[N, P, H, W, C]` each; by a method without an energy the decoded twice.
     """
     key_first, key_last, key_langevin = jax.random.split(branch(key, 'interpolate'), 3)
     draw = lambda key: sample_prior(key, num_pairs, config.latent_dim)
     z = between(draw(key_first), draw(key_last), num_points, spherical)
     guess = decode(states.decoder, z.reshape(-1, config.latent_dim))
-    keys = jnp.repeat(chain_keys(key_langevin, num_pairs), num_points, axis=0)
-    refined = revise(keys, states, config, guess, config.langevin.num_steps)
+    refined = guess
+    if has_energy(config):
+        keys = jnp.repeat(chain_keys(key_langevin, num_pairs), num_points, axis=0)
+        refined = revise(keys, states, config, guess, config.langevin.num_steps)
     shape = (num_pairs, num_points, *guess.shape[1:])
     return guess.reshape(shape), refined.reshape(shape)
 

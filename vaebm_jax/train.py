@@ -20,6 +20,7 @@ from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, make_folder, write_atomically
 from vaebm_jax.interruption import Interrupted, noticed
 from vaebm_jax.lock import locked
+from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.parallel import (
     all_devices,
     check_divides,
@@ -78,6 +79,8 @@ def train(
         f'jax {jax.__version__}, {len(devices)} x {devices[0].device_kind} ({devices[0].platform})'
         + (f' in {jax.process_count()} processes' if jax.process_count() > 1 else '')
     )
+    if unused := METHODS[config.method].unused:
+        logs.say(f'not used by {config.method}: {", ".join(unused)}')
     images = data.load_images(config.data)
     if len(images) < config.batch_size:
         raise UserError(
@@ -85,7 +88,7 @@ def train(
             f'got {config.batch_size}'
         )
     logs.say(f'data: {len(images):,} images of {config.data.name}')
-    if config.method == 'vaebm' and config.warmup_steps >= config.num_steps:
+    if has_energy(config) and config.warmup_steps >= config.num_steps:
         logs.say(
             f'warning: the energy learns nothing, for all {config.num_steps} steps are the warm '
             f"start's (warmup_steps {config.warmup_steps})"
@@ -256,7 +259,7 @@ def states_at(
     if step:
         return checkpoints.restore(manager, step, config)
     states = create_states(key, config)
-    return checkpoints.start_from(states, config.init_from) if config.init_from else states
+    return checkpoints.start_from(states, config) if config.init_from else states
 
 
 def warn_of_other_rates(step: int, before: Config, config: Config) -> None:
@@ -370,11 +373,5 @@ def write_samples(
     if config.data.name in POINTS:
         draw_points(path, config, *generate_by(keys, states, config, 4000))
         return
-    ancestral, refined = generate_by(keys, states, config, 64)
-    pictures.side_by_side(
-        path,
-        {
-            'ancestral samples (decoder)': ancestral,
-            f'after {config.langevin.num_steps} Langevin steps': refined,
-        },
-    )
+    drawn = generate_by(keys, states, config, 64)
+    pictures.side_by_side(path, dict(zip(pictures.captions(config), drawn, strict=False)))
