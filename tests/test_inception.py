@@ -2,11 +2,14 @@
 
 import os
 import pathlib
+import re
 import sys
 
+import jax
 import numpy as np
 import pytest
 
+from vaebm_jax import evaluate, inception
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, features_of
 from vaebm_jax.inception import inception_features, load_inception
@@ -241,6 +244,51 @@ def test_every_width_against_numpy(tmp_path):
     for width, right in expected.items():
         scale = np.abs(right).max()
         np.testing.assert_allclose(features[width][0] / scale, right / scale, atol=2e-4)
+
+
+def test_the_forms_for_a_cpu_have_the_features_of_the_plain_ones(tmp_path, monkeypatch):
+    """To 1e-5 of their size, down to the logits; other platforms keep the plain forms."""
+    weights = load_inception(write(tmp_path / 'w.npz', inception_weights.converted(random_port())))
+    images = np.random.default_rng(2).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    fast = inception_features(weights, images)
+    monkeypatch.setattr(
+        inception.lax, 'platform_dependent', lambda *arrays, cpu, default: default(*arrays)
+    )
+    plain = jax.jit(inception_features.__wrapped__)(weights, images)
+    assert fast.keys() == plain.keys()
+    for width, values in plain.items():
+        scale = np.abs(values).max()
+        np.testing.assert_allclose(fast[width] / scale, values / scale, atol=1e-5)
+
+
+def test_a_cpu_gets_no_convolution_without_padding_and_none_of_one_pixel(tmp_path):
+    """Both are several times slower there than what they are turned into."""
+    weights = load_inception(write(tmp_path / 'w.npz', inception_weights.converted(random_port())))
+    traced = inception_features.trace(weights, jax.ShapeDtypeStruct((8, 32, 32, 3), np.uint8))
+
+    def convolutions(platform):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        return [line for line in text.splitlines() if 'stablehlo.convolution' in line]
+
+    def slow(lines):
+        of_one_pixel = [line for line in lines if re.search(r'tensor<1x1x\d+x\d+xf32>\)', line)]
+        return of_one_pixel, [line for line in lines if 'pad = [[0, 0], [0, 0]]' in line]
+
+    of_one_pixel, unpadded = slow(convolutions('cuda'))
+    assert (len(of_one_pixel), len(unpadded)) == (40, 47)  # 7 larger kernels go without padding.
+    assert slow(convolutions('cpu')) == ([], [])
+
+
+def test_batches_are_as_large_as_a_cpu_likes(tmp_path, monkeypatch):
+    batches = []
+
+    def counted(weights, images):
+        batches.append(len(images))
+        return {64: np.zeros((len(images), 64))}
+
+    monkeypatch.setattr(evaluate, 'inception_features', counted)
+    features = features_of({}, np.zeros((20, 8, 8, 1), np.uint8))
+    assert batches == [8, 8, 8] and features[64].shape == (20, 64)
 
 
 def test_grey_is_three_equal_channels(genuine):

@@ -21,7 +21,8 @@ from vaebm_jax.pictures import to_uint8
 from vaebm_jax.sampling import averaged
 
 SAMPLERS = {'ancestral': 0, 'refined': 1, 'refined_2x': 2}  # Langevin steps, in training lengths.
-_BATCH = 64
+_BATCH = 64  # Images a call of Inception-v3 and device.
+_CPU_BATCH = 8  # There: what lies between its layers is small enough to be held from call to call.
 _MAX_DIAGNOSED = 1000
 
 
@@ -151,7 +152,8 @@ def features_of(
     In `folder` they are kept, and found again by the content of weights and images.
     """
     devices = jax.local_devices()
-    size = _BATCH * len(devices)
+    size = min(_BATCH, _CPU_BATCH) if devices[0].platform == 'cpu' else _BATCH
+    size *= len(devices)
 
     def compute():
         parts = []

@@ -135,15 +135,43 @@ def _resized(images):
 
 def _conv(weights, x, layer, stride=1, padding='SAME', block=''):
     layer = weights[f'{block}_{layer}' if block else layer]
-    x = lax.conv_general_dilated(
+    plain = functools.partial(_plain_conv, stride=stride, padding=padding)
+    fast = plain
+    if layer['w'].shape[:2] == (1, 1):
+        fast = _product
+    elif padding == 'VALID':
+        fast = functools.partial(_conv_of_padded, stride=stride)
+    x = lax.platform_dependent(x, layer['w'], cpu=fast, default=plain)
+    return nn.relu(x + layer['b'].reshape(1, 1, 1, -1))
+
+
+def _plain_conv(x, kernel, stride, padding):
+    return lax.conv_general_dilated(
         x,
-        layer['w'],
+        kernel,
         (stride, stride),
         padding,
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
         precision=lax.Precision.HIGHEST,
     )
-    return nn.relu(x + layer['b'].reshape(1, 1, 1, -1))
+
+
+def _product(x, kernel):
+    """A convolution with a kernel of one pixel, as the matrix product that it is."""
+    return jnp.dot(x, kernel[0, 0], precision=lax.Precision.HIGHEST)
+
+
+def _conv_of_padded(x, kernel, stride):
+    """A VALID convolution as one with a row and a column of zeros, cropped.
+
+    Of a convolution without padding, XLA's CPU compiler first copies what each output reads to
+    fresh memory, which costs several times the products.
+    """
+    rows, columns = (
+        (pixels - taps) // stride + 1
+        for pixels, taps in zip(x.shape[1:3], kernel.shape[:2], strict=True)
+    )
+    return _plain_conv(x, kernel, stride, ((0, 1), (0, 1)))[:, :rows, :columns]
 
 
 def _chain(conv, x, prefix, count):
@@ -203,7 +231,17 @@ def _mean(x):
 
 
 def _max_pool(x):
-    return nn.max_pool(x, (3, 3), (2, 2), 'VALID')
+    plain = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding='VALID')
+    return lax.platform_dependent(x, cpu=_max_pool_of_lines, default=plain)
+
+
+def _max_pool_of_lines(x):
+    """The same along one axis after the other, which vectorizes over the channels."""
+    for axis in (1, 2):
+        last = x.shape[axis] - 2
+        lines = [lax.slice_in_dim(x, i, last + i, 2, axis) for i in range(3)]
+        x = functools.reduce(jnp.maximum, lines)
+    return x
 
 
 def _max_pool_same(x):
@@ -211,4 +249,12 @@ def _max_pool_same(x):
 
 
 def _average_pool(x):
-    return nn.avg_pool(x, (3, 3), (1, 1), 'SAME', count_include_pad=False)
+    """Means over the pixels that there are of 3x3, by the sums along one axis after the other."""
+    for axis in (1, 2):
+        size = x.shape[axis]
+        edge = [(1, 1) if index == axis else (0, 0) for index in range(x.ndim)]
+        padded = jnp.pad(x, edge)
+        before, after = (lax.slice_in_dim(padded, i, size + i, 1, axis) for i in (0, 2))
+        counts = np.convolve(np.ones(size, np.float32), np.ones(3, np.float32), 'same')
+        x = (before + x + after) / np.expand_dims(counts, [i for i in range(x.ndim) if i != axis])
+    return x
