@@ -8,7 +8,8 @@ at the real test images and at generated ones, before (`ancestral`) and after
 
 Several runs may be given, comma separated; with none, only the test images are
 scored. `--classifier` keeps the trained classifier in that file for later calls.
-The table, also written to `<workdir>/legibility.json`, gives for each set of images
+The table, also written to `<workdir>/legibility.json` (`legibility_wide.json`), gives for
+each set of images
 
   p>=.9, p>=.99   share of images whose largest class probability is that high,
   mean p          mean of the largest class probability,
@@ -292,7 +293,8 @@ def main(argv):
         for name, samples in (('ancestral', ancestral), ('refined', refined)):
             results[name] = legibility(*predict(params, samples), reference)
             print_row(name, results[name])
-        write_json(os.path.join(workdir, 'legibility.json'), results)
+        name = 'legibility_wide.json' if FLAGS.wide else 'legibility.json'
+        write_json(os.path.join(workdir, name), results)
 
 
 if __name__ == '__main__':
