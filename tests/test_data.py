@@ -13,6 +13,7 @@ from vaebm_jax.data import (
     as_pixels,
     batch_indices,
     first_images,
+    image_parts,
     load_images,
     make_batch,
     stream,
@@ -209,6 +210,28 @@ def test_training_images_are_loaded_larger_and_scored_whole(folder):
     assert load_images(data).shape == (12, 18, 18, 3)
     assert load_images(data, 'test').shape == (1, 16, 16, 3)
     assert first_images(data, 'train', 5).shape == (5, 16, 16, 3)
+
+
+def test_no_more_of_a_folder_is_read_than_is_asked_for(folder, monkeypatch):
+    """Though all of it would fit."""
+    data = DataConfig('folder', str(folder), image_size=16, load_size=18, num_channels=3)
+    whole = first_images(data, 'train', None)
+    read = []
+    original = Folder.__getitem__
+    monkeypatch.setattr(
+        Folder, '__getitem__', lambda self, index: read.append(index) or original(self, index)
+    )
+    np.testing.assert_array_equal(first_images(data, 'train', 5), whole[:5])
+    assert sorted(read) == [0, 1, 2, 3, 4]
+    parts = image_parts(data, 'train', part_bytes=5 * 16 * 16 * 3 + 1)
+    assert len(read) == 5
+    sizes = []
+    for part in parts:
+        np.testing.assert_array_equal(part, whole[sum(sizes) :][: len(part)])
+        sizes.append(len(part))
+        assert len(read) <= 6 + sum(sizes)
+    assert sizes == [5, 5, 2]
+    assert [len(part) for part in image_parts(DataConfig('digits'), 'test')] == [297]
 
 
 @pytest.mark.parametrize('crop, value', [('left', 50), ('right', 200)])

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
 from vaebm_jax import data
 from vaebm_jax.condition import hint_of, make_condition, seen_of
 from vaebm_jax.config import ConditionConfig, DataConfig
-from vaebm_jax.fills import fills, resize, shrink
+from vaebm_jax.fills import EdgeRidge, fills, resize, shrink
 from vaebm_jax.metrics import psnr
 
 KEY = jax.random.key(0)
@@ -58,6 +59,23 @@ def test_the_ridge_finds_what_the_surroundings_tell():
     region = ~np.asarray(seen_of(condition))[..., 0]
     score = {name: psnr(test, result, region).mean() for name, result in filled.items()}
     assert score['fill_ridge'] > score['fill_harmonic'] + 10.0
+
+
+def test_the_ridge_in_parts_is_scikit_learns_of_all():
+    """Of images and their mirror images, with a free intercept."""
+    train, test = smooth_images(70, 48), smooth_images(10, 48, seed=1)
+    train = np.clip(train + np.float32(0.3), -1.0, 1.0)
+    in_parts = EdgeRidge((train[first : first + 32] for first in (0, 32, 64)), HOLE)
+    whole = np.concatenate([train, train[:, :, ::-1]])
+    hint, _ = in_parts.hint(whole)
+    flat = lambda images: shrink(images).reshape(len(images), -1)
+    ridge = Ridge(alpha=1000.0).fit(flat(hint), flat(whole - hint))
+    hint, is_seen = in_parts.hint(test)
+    missing = resize(ridge.predict(flat(hint)).reshape(-1, 32, 32, 3), 48)
+    expected = np.where(is_seen, hint, hint + missing).clip(-1.0, 1.0)
+    np.testing.assert_allclose(in_parts(test), expected, atol=1e-4)
+    np.testing.assert_allclose(EdgeRidge(train, HOLE)(test), expected, atol=1e-4)
+    assert np.abs(expected - hint).max() > 0.01
 
 
 def test_profiles_go_on_behind_the_hole():

@@ -1,6 +1,8 @@
 """A small conditional run, scored, drawn and used on a photograph."""
 
+import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -11,7 +13,7 @@ from test_fills import smooth_images
 from test_main import command
 from test_recovery import U_NET
 
-from vaebm_jax import create_states, load, recovery
+from vaebm_jax import create_states, data, load, recovery
 from vaebm_jax.condition import fixed_condition, seen_of
 from vaebm_jax.config import (
     ConditionConfig,
@@ -113,6 +115,54 @@ def test_holes_are_cut_out_where_all_are_as_large():
         assert cut.shape == (4, *shape, 1)
         if kind != 'free_form':
             np.testing.assert_array_equal(cut[2].ravel(), images[2][region[2]].ravel())
+
+
+@pytest.mark.parametrize(
+    'kind, what',
+    [
+        ('center_hole', 'the hidden pixels of outputs and of the same images'),
+        ('random_hole', 'the hidden pixels of outputs and of the same images'),
+        ('free_form', 'whole outputs and the same images, as the boxes around their holes differ'),
+    ],
+)
+def test_the_protocol_says_what_is_compared(run, tmp_path, monkeypatch, kind, what):
+    """And training images are read for no fill but that of a hole in the middle."""
+    read = []
+    parts = data.image_parts
+    monkeypatch.setattr(
+        data, 'image_parts', lambda *args: (read.append(x) or x for x in parts(*args))
+    )
+    states, config = load(run)
+    condition = dataclasses.replace(config.condition, kind=kind, jitter=0.0, profiles=0.0)
+    config = dataclasses.replace(config, condition=condition)
+    monkeypatch.setattr(recovery.checkpoints, 'load', lambda *_: (states, config))
+    (tmp_path / kind).mkdir()
+    result = recovery.evaluate_recovery(config, tmp_path / kind, num_recoveries=1)
+    assert f'; fd: of {what}' in result['protocol']
+    assert sum(map(len, read)) == (NUM_IMAGES['train'] if kind == 'center_hole' else 0)
+
+
+def test_boxes_around_strokes_are_not_called_hidden():
+    region = np.zeros((2, 8, 8), bool)
+    region[:, 2, 2:5] = region[:, 2:6, 2] = True
+    assert recovery.compared(region).startswith('the boxes around the hidden pixels of outputs')
+
+
+@pytest.mark.parametrize('kind', ['free_form', 'gray'])
+def test_without_a_ridge_no_training_image_is_needed(run, folder, tmp_path, monkeypatch, kind):
+    states, config = load(run)
+    condition = dataclasses.replace(config.condition, kind=kind, jitter=0.0, profiles=0.0)
+    images = tmp_path / 'images'
+    shutil.copytree(folder, images)
+    for file in (images / 'train').iterdir():
+        file.write_bytes(b'no image')
+    config = dataclasses.replace(
+        config, condition=condition, data=dataclasses.replace(config.data, dir=str(images))
+    )
+    monkeypatch.setattr(recovery.checkpoints, 'load', lambda *_: (states, config))
+    result = recovery.evaluate_recovery(config, tmp_path, num_recoveries=1)
+    assert result['refined']['num_samples'] == NUM_IMAGES['test']
+    assert 'fill_ridge' not in result
 
 
 def photograph(path, width, height, mode='RGB', seed=0):

@@ -152,8 +152,7 @@ def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
     folder = Folder(data, split)
     if len(folder) * np.prod(folder.image_shape) > data.resident_bytes:
         return folder
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        return np.stack(list(threads.map(folder.__getitem__, range(len(folder)))))
+    return _read(folder, range(len(folder)))
 
 
 def _load_digits(split):
@@ -228,11 +227,35 @@ def _permutation(key_data, impl, epoch, num_images):
 
 def first_images(data: DataConfig, split: str, num_images: int | None) -> np.ndarray:
     """The first images of a split, whole, `[n, H, W, C]` uint8; None: all."""
-    images = load_images(dataclasses.replace(data, load_size=0), split)
-    if isinstance(images, np.ndarray):
-        return images[:num_images]
-    count = min(num_images or len(images), len(images))
-    return np.stack([images[index] for index in range(count)])
+    images = _unread(data, split)
+    if isinstance(images, Folder):
+        return _read(images, range(len(images))[:num_images])
+    return images[:num_images]
+
+
+def image_parts(data: DataConfig, split: str, part_bytes: int = 2**23) -> Iterator[np.ndarray]:
+    """All images of a split, whole, in parts of at most `part_bytes`: `[n, H, W, C]` uint8 each.
+
+    Of a folder no more than a part is read at a time, and nothing before the first is asked for.
+    """
+    images = _unread(data, split)
+    is_folder = isinstance(images, Folder)
+    size = max(1, part_bytes // int(np.prod(images[0].shape)))
+    firsts = range(0, len(images), size)
+    for first in logs.tracked(firsts, f'reading {split}', 'images', len(images), size):
+        rows = slice(first, first + size)
+        yield _read(images, range(len(images))[rows]) if is_folder else images[rows]
+
+
+def _unread(data, split):
+    """The whole images of a split: a Folder, of which none was read, or an array."""
+    data = dataclasses.replace(data, load_size=0)
+    return Folder(data, split) if data.name in FOLDERS else load_images(data, split)
+
+
+def _read(folder, indices):
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return np.stack(list(threads.map(folder.__getitem__, indices)))
 
 
 def held_out(data: DataConfig) -> str:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 
 import jax
 import numpy as np
 from PIL import Image
+from scipy import linalg
 from skimage.restoration import inpaint_biharmonic
-from sklearn.linear_model import Ridge
 
 from vaebm_jax import logs
 from vaebm_jax.condition import fixed_condition, hint_of, seen_of
@@ -17,7 +18,9 @@ _SMALL = 32  # Pixels a side at which the ridge regression works.
 
 
 def fills(
-    condition: np.ndarray, config: ConditionConfig, train_images: np.ndarray | None = None
+    condition: np.ndarray,
+    config: ConditionConfig,
+    train_images: np.ndarray | Iterable[np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Every fill that the kind of condition allows: `{name: [N, H, W, C]}`, seen pixels in place.
 
@@ -26,7 +29,8 @@ def fills(
     Args:
       condition: `[N, H, W, C + 1]`, by `fixed_condition`.
       config: that it was made with.
-      train_images: `[M, H, W, C]` in [-1, 1], for the fill that learns; None: without it.
+      train_images: `[M, H, W, C]` in [-1, 1], or parts of them, for the fill that learns, which is
+        of `center_hole` alone: else nothing is taken of them. None: without it.
     """
     condition = np.asarray(condition)
     hint, is_seen = np.asarray(hint_of(condition)), np.asarray(seen_of(condition))
@@ -64,16 +68,40 @@ class EdgeRidge:
     """A harmonic fill, the profiles of its edges, and a ridge regression of what is then missing.
 
     From the hint at 32 pixels a side the regression, trained on the training images and their
-    mirror images, predicts what the hint lacks. For a hole in the middle.
+    mirror images, predicts what the hint lacks. For a hole in the middle. It needs two square
+    matrices of 3,072 numbers a side for colour, and one part of the images at a time.
     """
 
-    def __init__(self, images: np.ndarray, config: ConditionConfig, alpha: float = 1000.0):
-        images = np.concatenate([images, images[:, :, ::-1]])
+    def __init__(
+        self,
+        images: np.ndarray | Iterable[np.ndarray],
+        config: ConditionConfig,
+        alpha: float = 1000.0,
+    ):
         self.config = dataclasses.replace(config, profiles=0.75)
+        parts = [images] if isinstance(images, np.ndarray) else images
+        count = 0
+        for part in parts:
+            hint, missing = self._small(np.concatenate([part, part[:, :, ::-1]]))
+            rows = np.concatenate([hint, missing], axis=1)
+            if not count:
+                total, products = np.zeros(rows.shape[1]), np.zeros((hint.shape[1], rows.shape[1]))
+            count += len(rows)
+            total += rows.sum(axis=0)
+            products += hint.T @ rows
+        # The normal equations of centred rows; the intercept bears no penalty.
+        size = len(products)
+        self.mean, self.missing_mean = np.split(total / count, [size])
+        products -= np.outer(self.mean, total)
+        gram, mixed = products[:, :size], products[:, size:]
+        gram[np.diag_indices(size)] += alpha
+        self.weights = linalg.solve(gram, mixed, assume_a='pos', overwrite_a=True)
+
+    def _small(self, images):
+        """The hint and what it lacks at 32 pixels a side, `[N, 3072]` for colour, in float64."""
         hint, _ = self.hint(images)
-        missing = shrink(images - hint)
-        self.ridge = Ridge(alpha=alpha).fit(
-            shrink(hint).reshape(len(hint), -1), missing.reshape(len(hint), -1)
+        return (
+            shrink(part).reshape(len(part), -1).astype(np.float64) for part in (hint, images - hint)
         )
 
     def hint(self, images):
@@ -84,8 +112,8 @@ class EdgeRidge:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """`[N, H, W, C]`: other images with the hole filled; its pixels do not count."""
         hint, is_seen = self.hint(images)
-        missing = self.ridge.predict(shrink(hint).reshape(len(hint), -1))
-        missing = missing.reshape(-1, _SMALL, _SMALL, hint.shape[-1])
+        missing = (shrink(hint).reshape(len(hint), -1) - self.mean) @ self.weights
+        missing = (missing + self.missing_mean).reshape(-1, _SMALL, _SMALL, hint.shape[-1])
         filled = np.where(is_seen, hint, hint + resize(missing, hint.shape[1]))
         return np.clip(filled, -1.0, 1.0)
 

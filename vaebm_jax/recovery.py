@@ -33,7 +33,7 @@ _NUM_SHOWN = 4  # Recoveries of an image.
 _PROTOCOL = (
     'outputs rounded to 8 bits, seen pixels in place; means over images; psnr with the full range '
     f'of 255; ssim with a Gaussian window of {SSIM_WINDOW} pixels (sigma 1.5) and that range; '
-    '_hole: over hidden pixels; fd: of the hidden pixels of outputs and of the same images'
+    '_hole: over hidden pixels; fd: of '
 )
 
 
@@ -80,7 +80,7 @@ def evaluate_recovery(
     step = int(states.energy.step)
     logs.say_checkpoint('evaluate', step, workdir, config)
     logs.say(f'data: {len(truth)} images of {split}')
-    train_images = data.as_pixels(data.first_images(config.data, 'train', None))
+    train_images = map(data.as_pixels, data.image_parts(config.data, 'train'))
     completed = fills(condition, config.condition, train_images)
     completed = recoveries(states, config, condition, truth, num_recoveries, ema) | completed
 
@@ -96,7 +96,7 @@ def evaluate_recovery(
         'condition': config.condition.kind,
         'ema': ema,
         'num_recoveries': num_recoveries,
-        'protocol': _PROTOCOL,
+        'protocol': _PROTOCOL + compared(region),
     }
     for name, images in completed.items():
         images = pictures.to_uint8(images)
@@ -124,7 +124,8 @@ def recoveries(
 ) -> dict[str, np.ndarray]:
     """What the models make of conditions, one image `[N, H, W, C]` a condition and sampler."""
     key = jax.random.key(config.seed, impl=config.generator)
-    ancestral, refined = recover(key, states, config, condition, num_recoveries, ema)
+    drawing = _tracked(len(condition) * num_recoveries)
+    ancestral, refined = recover(key, states, config, condition, num_recoveries, ema, drawing)
     scores = [psnr(truth, refined[:, k], hidden(condition)) for k in range(num_recoveries)]
     best = np.argmax(scores, axis=0)
     drawn = {
@@ -137,6 +138,11 @@ def recoveries(
     if not has_energy(config):  # The ancestral and their mean, a second time.
         del drawn['refined'], drawn['mean_ancestral']
     return drawn
+
+
+def _tracked(num_recoveries):
+    """Shows how many recoveries `recover` has drawn."""
+    return lambda firsts: logs.tracked(firsts, 'drawing', 'recoveries', num_recoveries, firsts.step)
 
 
 def fidelity(truth: np.ndarray, images: np.ndarray, region: np.ndarray) -> dict[str, float]:
@@ -154,14 +160,30 @@ def hidden(condition: np.ndarray) -> np.ndarray:
 
 def holes(region: np.ndarray):
     """A function that cuts each image to the box around its hidden pixels, if all are as large."""
+    boxes = boxes_of(region)
+    if boxes is None:
+        return lambda images: images
+    return lambda images: np.stack([image[box] for image, box in zip(images, boxes, strict=True)])
+
+
+def compared(region: np.ndarray) -> str:
+    """In words, what `holes` leaves of outputs and of the same images for their distance."""
+    boxes = boxes_of(region)
+    if boxes is None:
+        return 'whole outputs and the same images, as the boxes around their holes differ in size'
+    is_full = all(part[box].all() for part, box in zip(region, boxes, strict=True))
+    what = 'the hidden pixels' if is_full else 'the boxes around the hidden pixels'
+    return f'{what} of outputs and of the same images'
+
+
+def boxes_of(region: np.ndarray) -> list[tuple[slice, slice]] | None:
+    """The boxes around each image's hidden pixels, `[N, H, W]` bool; None: they differ in size."""
     boxes = []
     for part in region:
         rows, columns = (np.flatnonzero(part.any(axis=axis)) for axis in (1, 0))
         boxes.append((slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)))
     sizes = {tuple(side.stop - side.start for side in box) for box in boxes}
-    if len(sizes) > 1:
-        return lambda images: images
-    return lambda images: np.stack([image[box] for image, box in zip(images, boxes, strict=True)])
+    return boxes if len(sizes) == 1 else None
 
 
 def sample_recoveries(
@@ -194,7 +216,8 @@ def sample_recoveries(
     truth = data.as_pixels(data.first_images(config.data, split, num_images))
     condition = jax.device_get(fixed_condition(truth, config.condition))
     key = jax.random.key(config.seed, impl=config.generator)
-    drawn = recover(key, states, config, condition, num_recoveries, ema)
+    drawing = _tracked(len(condition) * num_recoveries)
+    drawn = recover(key, states, config, condition, num_recoveries, ema, drawing)
     samplers = METHODS[config.method].samplers
     for name, images in zip(samplers, drawn, strict=False):
         with whole_file(folder / f'{name}.npz') as file:

@@ -1,7 +1,7 @@
 """Samples of a model: the decoder's guess and its Langevin revision, in training and after it."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import chex
 import jax
@@ -197,6 +197,7 @@ def recover(
     condition: chex.Array,
     num_recoveries: int,
     ema: bool = True,
+    track: Callable[[range], Iterable[int]] = iter,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Several images for each condition: the decoder's guesses, and the same after revision.
 
@@ -209,13 +210,14 @@ def recover(
       condition: `[N, H, W, C + 1]`, of `make_condition` or `from_mask`.
       num_recoveries: K.
       ema: draw with the averaged parameters.
+      track: goes through the numbers at which the calls' recoveries begin; may show progress.
 
     Returns:
       Ancestral and refined images, `[N, K, H, W, C]` each, what is seen in its place; by a method
       without an energy (vae) the ancestral twice.
     """
-    keys = recover_keys(key)
-    return recover_by(keys, averaged(states) if ema else states, config, condition, num_recoveries)
+    states = averaged(states) if ema else states
+    return recover_by(recover_keys(key), states, config, condition, num_recoveries, track)
 
 
 def recover_keys(key: chex.PRNGKey) -> tuple[chex.PRNGKey, chex.PRNGKey]:
@@ -230,13 +232,14 @@ def recover_by(
     config: Config,
     condition: chex.Array,
     num_recoveries: int,
+    track: Callable[[range], Iterable[int]] = iter,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `recover`, by keys of z and of the chains' noise, and with the states' `params`."""
     num_images, channels = len(condition), condition.shape[-1] - 1
     num_chains = num_images * num_recoveries
     size = min(num_chains, _RECOVERIES_A_CALL)
     parts = []
-    for first in range(0, num_chains, size):
+    for first in track(range(0, num_chains, size)):
         chains = np.minimum(np.arange(first, first + size), num_chains - 1)
         rows = jnp.asarray(condition)[chains // num_recoveries]
         parts.append(jax.device_get(_recover(*keys, states, config, rows, chains)))
