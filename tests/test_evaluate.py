@@ -1,5 +1,6 @@
 """Sampling and scoring a small trained run, by functions and by the command line."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 from test_inception import random_port, write
 from test_main import command
 
-from vaebm_jax import checkpoints, evaluate, load, sample
+from vaebm_jax import checkpoints, draws, evaluate, load, logs, sample
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, reference_statistics
 from vaebm_jax.inception import load_inception
@@ -77,6 +78,43 @@ def test_evaluate_names_its_numbers(tiny_config, run, weights, tmp_path):
         assert row['fd_64'] > 0 and 'fid' not in row and 'inception_score' not in row
         assert row['warning'].startswith('20 images are too few for 64 features')
     assert not (run / 'samples' / 'parts').exists()
+
+
+def test_every_image_is_told_and_the_stages_are_timed(
+    tiny_config, run, weights, monkeypatch, capsys
+):
+    """The features of three samplers, what an interrupted run had among them."""
+    told = {}
+
+    @contextlib.contextmanager
+    def counted(doing, unit, total, seconds=10.0):
+        counts = told[doing] = {'total': total, False: 0, True: 0}
+
+        def advance(count, cached=False):
+            counts[cached] += count
+
+        yield advance
+
+    monkeypatch.setattr(logs, 'counted', counted)
+    monkeypatch.setattr(draws, '_PART', 8)
+    settings = {'num_samples': 20, 'inception_weights': weights, 'num_reference': 30}
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(evaluate, 'diagnose', None)
+        with pytest.raises(TypeError):
+            evaluate.evaluate(tiny_config, run, **settings)
+    assert told['features of real images'] == {'total': 30, False: 30, True: 0}
+    assert told['features of samples'] == {'total': 60, False: 60, True: 0}
+    told.clear()
+    with monkeypatch.context() as cached:
+        cached.setattr(evaluate, 'inception_features', None)  # No second pass.
+        cached.setattr(draws.Draws, '_draw', None)
+        evaluate.evaluate(tiny_config, run, **settings)
+    assert 'features of real images' not in told
+    assert told['features of samples'] == {'total': 60, False: 0, True: 60}
+    assert told['long chains'] == {'total': 100, False: 100, True: 0}
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('time: ')]
+    for stage in ('features of real images', 'drawing', 'features of samples', 'diagnostics'):
+        assert f'{stage} ' in line
 
 
 def test_real_images_are_read_once(weights, tmp_path, monkeypatch):

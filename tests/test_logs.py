@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from vaebm_jax import logs
 from vaebm_jax.logs import MetricsFile, collapse_warning
 
 
@@ -32,3 +33,14 @@ def test_of_the_rollbacks_those_before_a_checkpoint_stay(tmp_path):
 )
 def test_collapse_is_told_in_words(step, rate, spread, warns):
     assert bool(collapse_warning(step, {'rate': rate, 'spread': spread})) == warns
+
+
+def test_what_was_found_cached_is_not_counted_in_the_time_that_is_left(capsys, monkeypatch):
+    """50 of 100 are there already; 10 more in 2 s are 5 a second, and 8 s for the other 40."""
+    clock = iter([0.0, 0.0, 2.0, 10.0])
+    monkeypatch.setattr(logs.time, 'perf_counter', lambda: next(clock))
+    with logs.counted('features', 'images', 100, seconds=0.0) as advance:
+        advance(50, cached=True)
+        advance(10)
+        advance(50)  # More than there are left.
+    assert capsys.readouterr().err == 'features: 60/100 images, 5 a second, 8 s left\n'

@@ -44,7 +44,10 @@ def diagnose(
         name: images[:num_images] for name, images in samples.items()
     }
     logs.say(f'energies: {", ".join(sets)}')
-    energies = {name: energies_of(states, config, images) for name, images in sets.items()}
+    energies = {
+        name: energies_of(states, config, images)
+        for name, images in logs.tracked(sets.items(), 'energies', 'sets', len(sets))
+    }
     key = branch(jax.random.key(config.seed, impl=config.generator), 'diagnostics')
     key_chains, key_acceptance = jax.random.split(key)
     return {
@@ -135,20 +138,23 @@ def long_chains(key: jax.Array, states: States, config: Config) -> list[dict]:
     key_start, key_langevin = jax.random.split(key)
     start, _ = generate(key_start, states, config, _NUM_CHAINS, ema=False)
     num_steps, end = config.langevin.num_steps, 1.0 + config.data.headroom
-    x, rows, done = start, [], 0
-    for length in logs.tracked((0, 1, 10, 100), 'long chains', 'lengths', 4):
-        while done < length * num_steps:  # In pieces of one length, so that one is compiled.
-            x = revise(key_langevin, states, config, x, num_steps, done)
-            done += num_steps
+
+    def row(x, length):
         moved = np.asarray(x - start).reshape(_NUM_CHAINS, -1)
-        rows.append(
-            {
-                'steps': done,
-                'energy': float(energies_of(states, config, np.asarray(x)).mean()),
-                'distance': float(np.linalg.norm(moved, axis=1).mean()),
-                'outside': float(np.mean(np.abs(np.asarray(x)) > end)),
-            }
-        )
+        return {
+            'steps': length * num_steps,
+            'energy': float(energies_of(states, config, np.asarray(x)).mean()),
+            'distance': float(np.linalg.norm(moved, axis=1).mean()),
+            'outside': float(np.mean(np.abs(np.asarray(x)) > end)),
+        }
+
+    x, rows = start, [row(start, 0)]
+    # In pieces of one length, so that one is compiled.
+    for done in logs.tracked(range(100), 'long chains', 'training lengths', 100):
+        x = revise(key_langevin, states, config, x, num_steps, done * num_steps)
+        if done + 1 in (1, 10, 100):
+            rows.append(row(x, done + 1))
+        jax.block_until_ready(x)
     return rows
 
 

@@ -1,9 +1,11 @@
 """From a checkpoint to a table of numbers: `evaluation.json`."""
 
+import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
@@ -68,28 +70,44 @@ def evaluate(
     logs.say_checkpoint('evaluate', result['checkpoint_step'], workdir, config)
     samplers = samplers_of(config)
     draws = Draws(workdir, states, config, num_samples, tuple(samplers))
+    times = {}
 
-    def features(part):
+    @contextlib.contextmanager
+    def timed(stage):
+        began = time.perf_counter()
+        yield
+        times[stage] = time.perf_counter() - began
+
+    def features(part, advance=None):
         if weights is None:
             return {}
         return {
-            name: features_of(weights, to_uint8(images), draws.folder)
+            name: features_of(weights, to_uint8(images), draws.folder, advance)
             for name, images in part.items()
         }
 
     def finish():
         if weights is not None:
-            images = data.first_images(config.data, reference_split, num_reference)
-            reference = reference_statistics(weights, images, cache or workdir)
+            with timed('features of real images'):
+                images = data.first_images(config.data, reference_split, num_reference)
+                reference = reference_statistics(weights, images, cache or workdir)
             about = {'reference_split': reference_split, 'reference_size': _count(reference)}
-        scores = {name: Scores() for name in samplers}
         kept = {name: [] for name in samplers}
-        for part in draws:
-            for name, images in part.items():
-                if sum(map(len, kept[name])) < _MAX_DIAGNOSED:
-                    kept[name].append(images)
-            for name, values in features(part).items():
-                scores[name].add(values)
+        with timed('drawing'):
+            for part in draws:
+                for name, images in part.items():
+                    if sum(map(len, kept[name])) < _MAX_DIAGNOSED:
+                        kept[name].append(images)
+        scores = {name: Scores() for name in samplers}
+        if weights is not None:
+            total = len(samplers) * num_samples
+            with (
+                timed('features of samples'),
+                logs.counted('features of samples', 'images', total) as advance,
+            ):
+                for index in range(len(draws)):
+                    for name, values in features(draws[index], advance).items():
+                        scores[name].add(values)
         for name, lengths in samplers.items():
             result[name] = {
                 'num_samples': num_samples,
@@ -100,11 +118,13 @@ def evaluate(
         if has_energy(config):
             samples = {name: np.concatenate(parts) for name, parts in kept.items()}
             count = min(num_samples, _MAX_DIAGNOSED)
-            result['diagnostics'] = diagnose(states, config, samples, count)
+            with timed('diagnostics'):
+                result['diagnostics'] = diagnose(states, config, samples, count)
         write_json(workdir / 'evaluation.json', result)
         draws.discard()
         for line in table(result, samplers):
             logs.say(line)
+        logs.say('time: ' + ', '.join(f'{name} {spent:.0f} s' for name, spent in times.items()))
         logs.say(f'finished: {workdir / "evaluation.json"}')
         return result
 
@@ -145,29 +165,39 @@ class Scores:
 
 
 def features_of(
-    weights: Weights, images: np.ndarray, folder: pathlib.Path | None = None
+    weights: Weights,
+    images: np.ndarray,
+    folder: pathlib.Path | None = None,
+    advance: Callable[..., None] | None = None,
 ) -> dict[int, np.ndarray]:
     """Inception features of uint8 images by width, over all local devices.
 
-    In `folder` they are kept, and found again by the content of weights and images.
+    In `folder` they are kept, and found again by the content of weights and images. `advance`, of
+    `logs.counted`, is told how many are done.
     """
+    advance = advance or (lambda count, cached=False: None)
     devices = jax.local_devices()
     size = min(_BATCH, _CPU_BATCH) if devices[0].platform == 'cpu' else _BATCH
     size *= len(devices)
+    done = 0
 
     def compute():
+        nonlocal done
         parts = []
         for first in range(0, len(images), size):
             batch = images[first : first + size]
             rows = np.pad(batch, [(0, size - len(batch))] + [(0, 0)] * 3)
             features = inception_features(weights, place_rows(rows, devices))
             parts.append({str(k): np.asarray(v)[: len(batch)] for k, v in features.items()})
+            advance(len(batch))
+            done += len(batch)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     if folder is None:
         features = compute()
     else:
         features = kept(folder / f'features-{_fingerprint(weights, images)}.npz', compute)
+        advance(len(images) - done, cached=True)
     return {int(name): values for name, values in features.items()}
 
 
@@ -180,9 +210,9 @@ def reference_statistics(
 
     def compute():
         scores, size, total = Scores(), 8 * _BATCH, len(images)
-        firsts = range(0, total, size)
-        for first in logs.tracked(firsts, 'features of real images', 'images', total, size):
-            scores.add(features_of(weights, images[first : first + size], parts))
+        with logs.counted('features of real images', 'images', total) as advance:
+            for first in range(0, total, size):
+                scores.add(features_of(weights, images[first : first + size], parts, advance))
         return {
             f'{name}_{width}': np.asarray(getattr(moments, name))
             for width, moments in scores.moments.items()

@@ -6,7 +6,7 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import tqdm
 
@@ -162,21 +162,45 @@ def tracked(
     items: Iterable, doing: str, unit: str, total: int, size: int = 1, seconds: float = 10.0
 ) -> Iterator:
     """Goes through items worth `size` units each: a bar on a terminal, now and then a line else."""
+    with counted(doing, unit, total, seconds) as advance:
+        for item in items:
+            yield item
+            advance(size)
+
+
+@contextlib.contextmanager
+def counted(
+    doing: str, unit: str, total: int, seconds: float = 10.0
+) -> Iterator[Callable[..., None]]:
+    """Shows how far work of `total` units is; yields `advance(count, cached=False)`.
+
+    What was found `cached` took no time, and does not count in the time that is left.
+    """
+    bar = None
     if _has_terminal():
-        with tqdm.tqdm(total=total, desc=doing, unit=f' {unit}', dynamic_ncols=True) as bar:
-            for item in items:
-                yield item
-                bar.update(min(size, total - bar.n))
-        return
+        bar = tqdm.tqdm(total=total, desc=doing, unit=f' {unit}', dynamic_ncols=True)
     began = told = time.perf_counter()
-    for index, item in enumerate(items):
-        yield item
-        now, done = time.perf_counter(), min((index + 1) * size, total)
-        if now - told > seconds and done < total:
-            rate = done / (now - began)
+    done = found = 0
+
+    def advance(count, cached=False):
+        nonlocal told, done, found
+        count = min(count, total - done)
+        done, found = done + count, found + count * cached
+        now = time.perf_counter()
+        if bar is not None:
+            bar.initial = found
+            bar.update(count)
+        elif now - told > seconds and found < done < total:
+            rate = (done - found) / (now - began)
             left = (total - done) / rate
             say(f'{doing}: {done}/{total} {unit}, {rate:.4g} a second, {left:.0f} s left')
             told = now
+
+    try:
+        yield advance
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def say(line: str) -> None:
