@@ -3,11 +3,10 @@
     python -m vaebm_jax.main --config=configs/facades.py:64 --workdir=runs/facades_64
 
 `FACADES_DIR` or --config.data.dir names the folder of photographs. At 64 pixels 1,200 steps of the
-VAE on the data and 240 of all three take 9 CPU minutes (AVX-512, jax 0.10.2; 12 with AVX2). On
-the 106 test images, seeds 0, 1, 2 (--mode=evaluate --langevin_steps=2): 18.25, 18.22, 18.21 dB
-in the hole for the mean of 16 recoveries, 18.12 for the best fill without a network; `fd_64` of the
-holes 0.416, 0.390, 0.384 revised, 0.435, 0.434, 0.419 first guesses, 0.443 that fill.
-docs/recovery.md has the rest.
+VAE on the data and 240 of all three take 7.1 CPU minutes (AVX-512, jax 0.10.2). On the 106 test
+images, seed 0 (--mode=evaluate --langevin_steps=2): in the hole 18.12 dB for the mean of 16 refined
+recoveries, 18.26 for that of 16 ancestral ones, 18.12 for the best fill without a network; `fd_64`
+of the holes is 0.330 refined, 0.435 ancestral, 0.443 by that fill. docs/recovery.md has the rest.
 
 The versions of 128 and 256 pixels are made for a GPU; they compile and step, and have not been run
 to their end. 20 steps at 256 pixels took 7.1 GB.

@@ -2,10 +2,9 @@
 
     python -m vaebm_jax.main --config=configs/mnist.py --workdir=runs/mnist
 
-4,800 steps take seven minutes of two idle CPU cores, eleven of one (AVX-512, jax 0.10.2). Of 2,000
-refined samples a classifier of 99.55 % test accuracy gives 84, 86 and 87 % (seeds 0, 1, 2) a
-probability of 0.9 or more, the ancestral samples 41 to 44 %, the test images 98.8 %
-(benchmarks/legibility.py).
+4,800 steps take 5.7 CPU minutes (AVX-512, jax 0.10.2). Of 2,000 refined samples a classifier of
+99.6 % test accuracy gives 85.5 % a probability of 0.9 or more, of the ancestral samples 45.5 %, of
+the test images 98.8 % (seed 0, benchmarks/legibility.py; docs/results.md has the other scores).
 
 Healthy, from step 300 on: `rate` 18 to 27 nats, `spread` 0.82 to 1.10, `energy_data` from -0.3e6 to
 1.1e6 with a gap to `energy_samples` below 1.6e5 that changes sign, `langevin/motion` 0.27 to 0.38.
@@ -22,8 +21,8 @@ What it took, each found by its absence:
 - A reference that stands at black, as four pixels in five do. At grey, where f has to undo it
   first, 71, 75 and 75 % were legible after 3,200 steps, at black 79, 79 and 81 %.
 - Headroom. A chain does not leave black alone: its gradient made a faint grain of the ground, and
-  Frechet distances see grain before they see digits (docs/results.md). Black is where 8 bits end,
-  so it may stand beyond, and pictures clip grain and all.
+  Frechet distances see grain before they see digits (docs/experiments/grain_on_black.md). Black is
+  where 8 bits end, so it may stand beyond, and pictures clip grain and all.
 
     python -m vaebm_jax.main --config=configs/mnist.py:paper --workdir=runs/mnist_paper
 
