@@ -1,6 +1,7 @@
 """Sampling and scoring a small trained run, by functions and by the command line."""
 
 import contextlib
+import dataclasses
 import json
 
 import numpy as np
@@ -175,9 +176,9 @@ def test_the_name_of_a_number_says_what_it_is():
 
 
 def test_checkpoints_of_other_networks_are_refused(tiny_config, run):
-    tiny_config.latent_dim = 5
+    other = dataclasses.replace(tiny_config, latent_dim=5)
     with pytest.raises(UserError, match='other networks: latent_dim was 4, now 5'):
-        checkpoints.load(run, config=tiny_config)
+        checkpoints.load(run, config=other)
 
 
 def test_the_command_line_takes_the_workdirs_config(tiny_config, run, tmp_path):
