@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import chex
 import jax
@@ -10,7 +11,7 @@ from PIL import Image
 
 from vaebm_jax import train as train_module
 from vaebm_jax.checkpoints import load
-from vaebm_jax.config import Config, ScheduleConfig, to_json
+from vaebm_jax.config import ConditionConfig, Config, DataConfig, ScheduleConfig, to_json
 from vaebm_jax.errors import UserError
 from vaebm_jax.logs import MetricsFile
 from vaebm_jax.train import calls, train
@@ -288,3 +289,52 @@ def test_too_many_chains_for_the_memory_are_named_with_what_they_need(tiny_confi
         train(tiny_config, tmp_path)
     needed = re.search(r'needs (.*) GB', str(caught.value))[1]
     assert float(needed.replace(',', '')) > 256
+
+
+def folder_config(config, folder, **settings):
+    """A conditional run on a folder with eight training images."""
+    for index in range(8):
+        image = np.random.default_rng(index).integers(0, 256, (24, 32), np.uint8)
+        (folder / 'train').mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / 'train' / f'{index}.png')
+    return dataclasses.replace(
+        config,
+        sample_every=2,
+        condition=ConditionConfig('center_hole'),
+        data=DataConfig(name='folder', dir=str(folder), **settings),
+    )
+
+
+@pytest.mark.parametrize('has_test, val_share', [(False, 0.0), (True, 0.2)])
+def test_a_folder_without_held_out_images_trains(
+    tiny_config, tmp_path, capsys, has_test, val_share
+):
+    """Told before the first step; where there is a test folder its images are shown."""
+    config = folder_config(tiny_config, tmp_path / 'set', val_share=val_share)
+    if has_test:
+        shutil.copytree(tmp_path / 'set' / 'train', tmp_path / 'set' / 'test')
+    train(config, tmp_path / 'run')
+    lines = capsys.readouterr().err.splitlines()
+    told = [index for index, line in enumerate(lines) if 'no image is held out' in line]
+    assert len(told) == (not has_test)
+    assert not told or told[0] < lines.index('compiling the training step ...')
+    assert len(list((tmp_path / 'run').glob('samples/*.png'))) == (3 if has_test else 0)
+    assert int(load(tmp_path / 'run')[0].energy.step) == 6
+
+
+@pytest.mark.parametrize('broken', ['write_samples', 'MetricsFile.write'])
+def test_no_row_or_picture_costs_a_checkpoint(tiny_config, tmp_path, monkeypatch, broken):
+    """Whatever fails at step 3, where none is due, the state of step 3 is saved."""
+    config = dataclasses.replace(tiny_config, log_every=3, sample_every=3, checkpoint_every=0)
+
+    def fail(*args):
+        raise RuntimeError('broken')
+
+    with monkeypatch.context() as patch:
+        owner = train_module if broken == 'write_samples' else MetricsFile
+        patch.setattr(owner, broken.rpartition('.')[2], fail)
+        with pytest.raises(RuntimeError, match='broken'):
+            train(config, tmp_path / 'run')
+    assert int(load(tmp_path / 'run')[0].energy.step) == 3
+    states = train(config, tmp_path / 'run')
+    assert_same_states(states, train(config, tmp_path / 'other'))

@@ -260,9 +260,11 @@ def _read(folder, indices):
 
 def held_out(data: DataConfig) -> str:
     """The split to look at while training: val of a folder that has one, else test."""
-    if data.name in FOLDERS and (data.val_share or (_folder(data) / 'val').is_dir()):
-        return 'val'
-    return 'test'
+    if data.name not in FOLDERS:
+        return 'test'
+    root = _folder(data)  # A share of a folder counts where it has no train folder.
+    has_val = (root / 'val').is_dir() if (root / 'train').is_dir() else data.val_share > 0
+    return 'val' if has_val else 'test'
 
 
 def make_batch(

@@ -174,6 +174,7 @@ def train_from(
         method: compile_step(STEPS[method], config, devices) for method in ('vae', config.method)
     }
     batches = call_images(key_order, images, config, devices, start)
+    truth = preview_images(config) if distributed.is_first() else None
     progress = logs.Progress(config, start)
     earlier, compiled = None, set()
     with contextlib.closing(progress), contextlib.ExitStack() as trace:
@@ -206,17 +207,23 @@ def train_from(
             is_saved = is_due(last, config.checkpoint_every, config) or is_stopped
             if is_logged or is_saved:
                 values = sound_values(last, metrics, config)
-            if is_logged:
-                values |= progress.log(last, values)
-                for file in rows:
-                    file.write(last, values)
-            if is_due(last, config.sample_every, config) and distributed.is_first():
-                jax.block_until_ready(metrics)
-                with progress.pause():
-                    write_samples(key_samples, states, config, workdir, last)
-            if is_saved:
-                with progress.pause():
-                    checkpoints.save(manager, states, rollbacks)
+            try:
+                if is_logged:
+                    values |= progress.log(last, values)
+                    for file in rows:
+                        file.write(last, values)
+                if is_due(last, config.sample_every, config) and distributed.is_first():
+                    jax.block_until_ready(metrics)
+                    with progress.pause():
+                        write_samples(key_samples, states, config, workdir, last, truth)
+            except Exception:
+                # No row or picture costs a checkpoint; several processes would wait for this one.
+                is_saved = is_saved or jax.process_count() == 1
+                raise
+            finally:
+                if is_saved:
+                    with progress.pause():
+                        checkpoints.save(manager, states, rollbacks)
             if is_stopped:
                 raise Interrupted(
                     f'interrupted: {interruption}; step {last} of {config.num_steps} is saved, '
@@ -358,14 +365,39 @@ def call_images(
             )
 
 
+def preview_images(config: Config) -> np.ndarray | None:
+    """The held-out images whose recoveries a conditional run draws, `[N, H, W, C]` in [-1, 1].
+
+    None without a condition and, with a line that tells why, where no image is held out.
+    """
+    if config.condition.kind == 'none':
+        return None
+    try:
+        return data.as_pixels(data.first_images(config.data, data.held_out(config.data), 8))
+    except UserError as error:
+        logs.say(
+            f'warning: no pictures of recoveries will be drawn, for no image is held out: {error}'
+        )
+        return None
+
+
 def write_samples(
-    key: chex.PRNGKey, states: States, config: Config, workdir: pathlib.Path, step: int
+    key: chex.PRNGKey,
+    states: States,
+    config: Config,
+    workdir: pathlib.Path,
+    step: int,
+    truth: np.ndarray | None = None,
 ) -> None:
-    """Draws the same z at every step: what the decoder guesses, and what the chain makes of it."""
+    """Draws the same z at every step: what the decoder guesses, and what the chain makes of it.
+
+    Of a conditional run recoveries of `truth`, and nothing where there is none.
+    """
     path = workdir / 'samples' / f'step_{step:08d}.png'
     keys, states = tuple(jax.random.split(key)), averaged(states)
     if config.condition.kind != 'none':
-        truth = data.as_pixels(data.first_images(config.data, data.held_out(config.data), 8))
+        if truth is None:
+            return
         condition = fixed_condition(truth, config.condition)
         drawn = recover_by(keys, states, config, condition, 4)
         draw_rows(path, condition, *drawn, truth)
