@@ -263,6 +263,111 @@ def test_bad_photographs_and_masks_are_named(run, tmp_path):
     refused('photo.png', 'white.png', '--mask must be white where .* all of it is white')
 
 
+def pictures_with_a_hole():
+    """A photograph `[H, W]` of all greys, and where its hole is."""
+    rows, columns = np.mgrid[:60, :50]
+    hole = (abs(rows - 29.5) < 12) & (abs(columns - 20) < 9)
+    return np.uint8(rows + 4 * columns), hole
+
+
+def erased(photo, hole, mode):
+    """As an editor saves it: with a hole that is transparent."""
+    opacity = np.uint8(255 * ~hole)
+    if mode == 'LA':
+        return Image.fromarray(np.dstack([photo, opacity]))
+    return Image.fromarray(np.dstack([photo] * 3 + [opacity])).convert(mode)
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'PA'])
+@pytest.mark.parametrize('inside', [0, 128, 255])
+def test_a_photograph_with_an_erased_hole_is_its_own_mask(tmp_path, mode, inside):
+    photo, hole = pictures_with_a_hole()
+    picture = erased(np.where(hole, inside, photo), hole, mode)
+    picture.save(tmp_path / 'mask.tif' if mode == 'PA' else tmp_path / 'mask.png')
+    file = next(tmp_path.iterdir())
+    np.testing.assert_array_equal(np.asarray(recovery.read_mask(file)), 255 * hole)
+
+
+def test_an_erased_hole_is_told_by_a_palette_and_by_a_colour_too(tmp_path):
+    photo, hole = pictures_with_a_hole()
+    image = Image.fromarray(np.where(hole, 0, np.maximum(photo, 1)))
+    image.save(tmp_path / 'colour.png', transparency=0)
+    image.convert('P').save(tmp_path / 'palette.png', transparency=0)
+    for name in ('colour.png', 'palette.png'):
+        np.testing.assert_array_equal(
+            np.asarray(recovery.read_mask(tmp_path / name)), 255 * hole, name
+        )
+
+
+def test_what_is_seen_around_an_erased_hole_stays(run, tmp_path):
+    photo, hole = pictures_with_a_hole()
+    erased(photo, hole, 'RGBA').save(tmp_path / 'erased.png')
+    arguments = ['--mode=recover', f'--workdir={run}', '--input=erased.png', '--mask=erased.png']
+    result = command(*arguments, '--output=out.png', cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / 'out.png') as image:
+        recovered = np.asarray(image)
+    np.testing.assert_array_equal(recovered[~hole], np.dstack([photo] * 3)[~hole])
+    assert np.mean(recovered[hole] != 255) > 0.9
+
+
+@pytest.mark.parametrize('suffix', ['png', 'jpg', 'bmp', 'webp', 'gif'])
+@pytest.mark.parametrize('ground', [None, 'transparent'])
+def test_masks_as_editors_save_them(tmp_path, suffix, ground):
+    """JPEG and WebP blur the edge of a mask; black on a transparent ground is a mask, too."""
+    _, hole = pictures_with_a_hole()
+    hole = np.kron(hole, np.ones((4, 4), bool))
+    image = Image.fromarray(np.uint8(255 * hole))
+    if ground == 'transparent' and suffix in ('png', 'webp'):
+        image = erased(np.uint8(255 * hole), hole, 'RGBA')
+    image.save(tmp_path / f'mask.{suffix}')
+    found = np.asarray(recovery.read_mask(tmp_path / f'mask.{suffix}')) > 0
+    assert np.mean(found != hole) < 0.01
+    assert suffix in ('jpg', 'webp') or np.array_equal(found, hole)
+
+
+def test_what_is_no_mask_is_refused(tmp_path):
+    photo, hole = pictures_with_a_hole()
+    gray = np.where(hole, 255, photo)
+    images = {
+        'photo': (Image.fromarray(photo), r'(8|9)\d% of its pixels are not black or white'),
+        'filled with white': (Image.fromarray(gray), 'are not black or white'),
+        'faint': (Image.fromarray(np.uint8(128 * hole)), 'are not black or white'),
+        'softly erased': (
+            Image.fromarray(np.dstack([photo] * 3 + [np.uint8(photo)])),
+            'are not transparent or opaque',
+        ),
+        'faint all over': (
+            Image.fromarray(np.dstack([photo] * 3 + [np.full_like(photo, 128)])),
+            'are not transparent or opaque',
+        ),
+        'white on nothing': (
+            Image.fromarray(np.dstack([np.full_like(photo, 255)] * 3 + [np.uint8(255 * hole)])),
+            'parts are white and others transparent',
+        ),
+    }
+    for name, (image, message) in images.items():
+        image.save(tmp_path / f'{name}.png')
+        with pytest.raises(UserError, match=message) as caught:
+            recovery.read_mask(tmp_path / f'{name}.png')
+        assert str(caught.value).startswith('--mask must be white') and name in str(caught.value)
+
+
+def test_one_pixel_in_a_hundred_may_be_soft(tmp_path):
+    mask = np.zeros((20, 20), np.uint8)
+    mask[:10] = 255
+    for count, value, is_mask in ((4, 128, True), (5, 128, False), (99, 31, True), (99, 224, True)):
+        soft = mask.copy()
+        soft.flat[:count] = value
+        Image.fromarray(soft).save(tmp_path / 'mask.png')
+        if is_mask:
+            found = np.asarray(recovery.read_mask(tmp_path / 'mask.png'))
+            np.testing.assert_array_equal(found, np.uint8(255 * (soft >= 128)))
+        else:
+            with pytest.raises(UserError, match='1% of its pixels'):
+                recovery.read_mask(tmp_path / 'mask.png')
+
+
 def test_a_conditional_run_is_recovered_with_and_others_are_not(tmp_path, tiny_config):
     train(tiny_config, tmp_path / 'run')
     result = command('--mode=recover', '--workdir=run', cwd=tmp_path)

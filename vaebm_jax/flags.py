@@ -202,7 +202,8 @@ FLAGS = (
         str,
         None,
         'An image of the size of the photograph: white where pixels are to be filled in, black '
-        'elsewhere. For runs that recover colours or detail: none.',
+        'elsewhere; or transparent there, as the photograph with its hole erased in an editor is. '
+        'For runs that recover colours or detail: none.',
         ('recover',),
         'FILE',
     ),

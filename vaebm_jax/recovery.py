@@ -5,7 +5,7 @@ import pathlib
 
 import jax
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vaebm_jax import checkpoints, data, logs, pictures
 from vaebm_jax.base import States
@@ -30,6 +30,8 @@ from vaebm_jax.sampling import recover
 
 _NUM_ROWS = 8
 _NUM_SHOWN = 4  # Recoveries of an image.
+_BLACK, _WHITE = 31, 224  # A mask's values up to and from which it is so.
+_MAX_SOFT = 0.01  # Share of a mask's pixels in between.
 _PROTOCOL = (
     'outputs rounded to 8 bits, seen pixels in place; means over images; psnr with the full range '
     f'of 255; ssim with a Gaussian window of {SSIM_WINDOW} pixels (sigma 1.5) and that range; '
@@ -280,8 +282,9 @@ def recover_file(
       config: of the run.
       workdir: of the run.
       input_file: the photograph, about square and at least half as large as the model's images.
-      mask_file: of the photograph's size, white where it is to be recovered; None for models of
-        grey or small images.
+      mask_file: of the photograph's size, white where it is to be recovered and black elsewhere,
+        or transparent where it is to be recovered, as a photograph with a hole erased in an editor
+        is; None for models of grey or small images.
       output_file: a PNG; with several recoveries their numbers are added to its name.
       num_recoveries: how many.
       step: which checkpoint; None: the newest.
@@ -305,7 +308,7 @@ def recover_file(
         raise UserError(f'--mask {needed} a model of condition.kind {config.condition.kind}')
     image = as_array(photo.resize((size, size), Image.Resampling.LANCZOS), channels)
     if hides_pixels:
-        mask = read_file('mask', mask_file, 1)
+        mask = read_mask(mask_file)
         if mask.size != photo.size:
             raise UserError(
                 f'--mask must be of the size of --input, {width}x{height}, got '
@@ -313,11 +316,7 @@ def recover_file(
             )
         is_seen = np.asarray(mask) < 128
         # A small pixel is seen where all that it covers is.
-        small = np.asarray(
-            mask.point(lambda value: 255 * (value >= 128)).resize(
-                (size, size), Image.Resampling.BOX
-            )
-        )
+        small = np.asarray(mask.resize((size, size), Image.Resampling.BOX))
         if is_seen.all() or not (small == 0).any():
             raise UserError(
                 '--mask must be white where the photograph is to be recovered and black elsewhere; '
@@ -366,6 +365,52 @@ def read_file(flag: str, path: str, num_channels: int) -> Image.Image:
         return read_image(path, num_channels)
     except UserError as error:
         raise UserError(f'--{flag} must name an image: {error}') from error
+
+
+def read_mask(path: str) -> Image.Image:
+    """The mask in a file: 255 where a photograph is to be recovered, 0 elsewhere.
+
+    Where a part of the file is transparent, that part is to be recovered, whatever the colours;
+    else what is white.
+
+    Raises:
+      UserError: for a file that is no image, or in which more than 1 % of the pixels are neither
+        black nor white (from 32 to 223 of 255: JPEG softens edges); of a transparent file, neither
+        transparent nor opaque. Also for white drawn on a transparent ground, which says both.
+    """
+    colours = np.asarray(read_file('mask', path, 1))
+    opacity = read_opacity(path)
+    if opacity.max() <= _BLACK or opacity.min() >= _WHITE:
+        values, kinds = colours, 'black or white'
+    else:
+        values, kinds = 255 - opacity, 'transparent or opaque'
+    if (share := _soft_share(values)) > _MAX_SOFT:
+        raise UserError(
+            '--mask must be white where the photograph is to be recovered and black elsewhere, or '
+            f'transparent there, but {share:.0%} of its pixels are not {kinds}: {path}'
+        )
+    drawn = colours[opacity >= _WHITE]
+    if values is not colours and _soft_share(drawn) <= _MAX_SOFT and (drawn >= _WHITE).any():
+        raise UserError(
+            '--mask must be white, or else transparent, where the photograph is to be recovered, '
+            'but parts are white and others transparent; save it in black and white without '
+            f'transparency: {path}'
+        )
+    return Image.fromarray(np.uint8(255 * (values >= 128)))
+
+
+def read_opacity(path: str) -> np.ndarray:
+    """`[H, W]`, from 0, transparent, to 255, of a file that `read_image` can read."""
+    with Image.open(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data and not image.mode.startswith('I;16'):
+            return np.asarray(image.convert('RGBA'))[..., 3]
+        return np.full((image.height, image.width), 255, np.uint8)
+
+
+def _soft_share(values):
+    """How much of 8-bit values is neither black nor white."""
+    return np.mean((values > _BLACK) & (values < _WHITE))
 
 
 def as_array(image: Image.Image, channels: int) -> np.ndarray:
