@@ -41,7 +41,7 @@ def checkpoint_manager(
     looks so may be the one that a run is writing.
     """
     return ocp.CheckpointManager(
-        pathlib.Path(workdir).absolute() / 'checkpoints',
+        local_folder(workdir).absolute() / 'checkpoints',
         item_handlers=ocp.StandardCheckpointHandler(),
         options=ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep or None,
@@ -223,7 +223,7 @@ def opened(workdir: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, 
     Raises:
       UserError: if there is none.
     """
-    folder = pathlib.Path(workdir) / 'checkpoints'
+    folder = local_folder(workdir) / 'checkpoints'
     if not folder.is_dir():
         raise UserError(f'workdir has no checkpoint yet: {folder} is not there')
     with checkpoint_manager(workdir, read_only=True) as manager:
@@ -252,7 +252,7 @@ def load(
     own = load_config(workdir)
     config = own if config is None else config
     refuse_other_networks(own, config)
-    folder = pathlib.Path(workdir) / 'checkpoints'
+    folder = local_folder(workdir) / 'checkpoints'
     with opened(workdir) as (manager, steps):
         step = steps[-1] if step is None else step
         if step not in steps:

@@ -13,6 +13,7 @@ from vaebm_jax import saved_config
 from vaebm_jax.checkpoints import load_config
 from vaebm_jax.config import KINDS, Config, flatten
 from vaebm_jax.errors import UserError
+from vaebm_jax.files import at_home
 
 _CONFIG_MODULE = 'config_config'  # What ml_collections calls the file of a flag named config.
 _HELP = {'help': '?', 'helpshort': 'h', 'helpfull': None}  # And their short names.
@@ -43,6 +44,20 @@ def first_look(argv: Sequence[str], modes: Iterable[str]) -> FirstLook:
     rest = parser(argv, known_only=True)[1:]
     wants_help = any(parser[name].value for name in _HELP)
     return FirstLook(parser.mode, parser.workdir, parser.config, parser.version, wants_help, rest)
+
+
+def with_home(argv: Sequence[str]) -> list[str]:
+    """The command line with the home directory for `~` in --config, which is read before others."""
+    argv = list(argv)
+    for index, argument in enumerate(argv):
+        name, equals, value = argument.partition('=')
+        if name.lstrip('-') != 'config' or not name.startswith('-'):
+            continue
+        if equals:
+            argv[index] = f'{name}={at_home(value)}' if value.startswith('~') else argument
+        elif argv[index + 1 :] and argv[index + 1].startswith('~'):
+            argv[index + 1] = str(at_home(argv[index + 1]))
+    return argv
 
 
 def with_saved_config(argv: Sequence[str], asked: FirstLook) -> list[str]:

@@ -11,7 +11,6 @@ import functools
 import io
 import itertools
 import os
-import pathlib
 import re
 from collections.abc import Iterable, Iterator
 
@@ -25,6 +24,7 @@ from vaebm_jax import logs, toy
 from vaebm_jax.base import Batch
 from vaebm_jax.config import FOLDERS, POINTS, DataConfig
 from vaebm_jax.errors import UserError
+from vaebm_jax.files import at_home
 from vaebm_jax.images import read_image
 from vaebm_jax.keys import chain_keys
 
@@ -106,7 +106,7 @@ def _folder(data):
     """Where a folder's images are."""
     variable = f'{data.name.upper()}_DIR'
     place = data.dir or os.environ.get(variable, '')
-    root = pathlib.Path(place).expanduser()
+    root = at_home(place)
     if not place or not root.is_dir():
         other = '' if data.name == 'folder' else f' ({variable} names one, too)'
         raise UserError(f'data.dir must be a folder of images{other}, got {place!r}')
@@ -164,9 +164,7 @@ def _load_digits(split):
 
 
 def _load_tfds(data, split):
-    root = pathlib.Path(
-        data.dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-    ).expanduser()
+    root = at_home(data.dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
     found = [path.parent for path in (root / data.name).glob('*/dataset_info.json')]
     versions = [folder for folder in found if re.fullmatch(r'\d+\.\d+\.\d+', folder.name)]
     newest = max(versions, key=lambda folder: list(map(int, folder.name.split('.'))), default=None)

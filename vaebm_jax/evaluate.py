@@ -14,7 +14,7 @@ from vaebm_jax import checkpoints, data, distributed, logs
 from vaebm_jax.config import Config
 from vaebm_jax.diagnostics import diagnose
 from vaebm_jax.draws import Draws, fingerprint
-from vaebm_jax.files import kept, write_json
+from vaebm_jax.files import at_home, kept, local_folder, write_json
 from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_inception
 from vaebm_jax.methods import has_energy
 from vaebm_jax.metrics import Moments, frechet_distance, inception_score
@@ -63,7 +63,7 @@ def evaluate(
       UserError: if there is no such checkpoint, data set or weights.
     """
     weights = load_inception(inception_weights) if inception_weights else None
-    workdir = pathlib.Path(workdir)
+    workdir = local_folder(workdir)
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}
@@ -205,7 +205,7 @@ def reference_statistics(
     weights: Weights, images: np.ndarray, cache: str | os.PathLike
 ) -> dict[int, Moments]:
     """Moments of real images' features by width, kept in `cache` under a hash of both."""
-    path = pathlib.Path(cache) / f'reference-{_fingerprint(weights, images)}.npz'
+    path = at_home(cache) / f'reference-{_fingerprint(weights, images)}.npz'
     parts = path.with_suffix('.parts')
 
     def compute():

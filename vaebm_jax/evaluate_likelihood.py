@@ -1,7 +1,6 @@
 """--mode=likelihood: from a checkpoint to `likelihood.json`, nats and bits of the test images."""
 
 import os
-import pathlib
 from collections.abc import Iterable, Iterator
 
 import jax
@@ -11,7 +10,7 @@ from vaebm_jax import checkpoints, data, logs
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.diagnostics import energies_of
 from vaebm_jax.errors import UserError
-from vaebm_jax.files import write_json
+from vaebm_jax.files import local_folder, write_json
 from vaebm_jax.keys import branch
 from vaebm_jax.likelihood import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
 from vaebm_jax.methods import refuse_without_energy
@@ -55,7 +54,7 @@ def evaluate_likelihood(
         set, or the energy is not finite.
     """
     refuse(config)
-    workdir = pathlib.Path(workdir)
+    workdir = local_folder(workdir)
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     logs.say_checkpoint('likelihood', int(states.energy.step), workdir, config)

@@ -21,6 +21,21 @@ _NO_SYNC = {
 }
 
 
+def at_home(path: str | os.PathLike) -> pathlib.Path:
+    """A path whose `~` or `~NAME` is the home directory, as a shell has it.
+
+    Raises:
+      UserError: where no such home directory is known.
+    """
+    expanded = os.path.expanduser(path)
+    if os.fspath(expanded).startswith('~'):
+        raise UserError(
+            f'a path that begins with ~ is in a home directory, and there is none for {path}; '
+            f'a file of that name here is ./{path}'
+        )
+    return pathlib.Path(expanded)
+
+
 def local_folder(path: str | os.PathLike) -> pathlib.Path:
     """The path of a workdir.
 
@@ -32,7 +47,7 @@ def local_folder(path: str | os.PathLike) -> pathlib.Path:
             f'workdir must be a folder on a disk (that all processes share), got '
             f'{os.fspath(path)!r}: a bucket has no locks and no renames; copy the run there later'
         )
-    return pathlib.Path(path)
+    return at_home(path)
 
 
 @contextlib.contextmanager

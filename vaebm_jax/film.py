@@ -10,7 +10,7 @@ import numpy as np
 from vaebm_jax import checkpoints, geometry, logs, plots, toy
 from vaebm_jax.base import States
 from vaebm_jax.config import Config
-from vaebm_jax.files import write_atomically
+from vaebm_jax.files import local_folder, write_atomically
 from vaebm_jax.methods import refuse_without_energy
 from vaebm_jax.plane import geometry_of
 from vaebm_jax.sampling import averaged, generate
@@ -48,7 +48,7 @@ def write_geometry(config: Config, workdir: str | os.PathLike, *, ema: bool = Tr
       UserError: if there is no checkpoint, or the method has no energy.
     """
     refuse_without_energy('geometry', config)
-    workdir = pathlib.Path(workdir)
+    workdir = local_folder(workdir)
     with checkpoints.opened(workdir) as (_, saved):
         steps = [0, *saved]
     frames = {steps[index] for index in _spread(steps)}

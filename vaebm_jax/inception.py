@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from vaebm_jax.errors import UserError
+from vaebm_jax.files import at_home
 
 SIZE = 299  # Pixels a side that the network sees.
 NUM_CLASSES = 1008
@@ -39,7 +40,7 @@ def load_inception(path: str | os.PathLike) -> Weights:
     """
     weights = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(at_home(path), allow_pickle=False) as file:
             for name in file.files:
                 layer, _, kind = name.rpartition('/')
                 weights.setdefault(layer, {})[kind] = file[name].astype(np.float32)

@@ -220,6 +220,7 @@ def run() -> None:
     # Orbax has thirty lines to say a checkpoint; --verbosity=0 shows them.
     logging.set_verbosity(logging.FATAL)
     try:
+        sys.argv = command_line.with_home(sys.argv)
         asked = command_line.first_look(sys.argv, flags.MODES)
         if asked.version:
             print(f'vaebm_jax {__version__} (jax {jax.__version__})')

@@ -1,7 +1,6 @@
 """Modes of a run whose data are points of the plane: what it draws, how far it is from truth."""
 
 import os
-import pathlib
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from vaebm_jax.diagnostics import metropolis
 from vaebm_jax.draws import Draws
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import samplers_of, table
-from vaebm_jax.files import whole_file, write_json
+from vaebm_jax.files import local_folder, whole_file, write_json
 from vaebm_jax.keys import branch
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.sample import discard_others
@@ -52,10 +51,10 @@ def sample_points(
     """
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
-    folder = pathlib.Path(workdir) / 'samples'
+    folder = local_folder(workdir) / 'samples'
     logs.say_checkpoint('sample', int(states.energy.step), workdir, config)
     samplers = METHODS[config.method].samplers
-    draws = Draws(pathlib.Path(workdir), states, config, num_samples, samplers)
+    draws = Draws(local_folder(workdir), states, config, num_samples, samplers)
     samples = gathered(draws)
     for name, points in samples.items():
         with whole_file(folder / f'{name}.npz') as file:
@@ -108,7 +107,7 @@ def evaluate_points(
     Raises:
       UserError: if there is no such checkpoint.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = local_folder(workdir)
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}

@@ -19,7 +19,7 @@ from vaebm_jax.condition import (
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, features_of, table
-from vaebm_jax.files import whole_file, write_json
+from vaebm_jax.files import at_home, local_folder, whole_file, write_json
 from vaebm_jax.fills import fills
 from vaebm_jax.images import read_image
 from vaebm_jax.inception import load_inception
@@ -75,7 +75,7 @@ def evaluate_recovery(
       UserError: if there is no such checkpoint, data set or weights.
     """
     weights = load_inception(inception_weights) if inception_weights else None
-    workdir = pathlib.Path(workdir)
+    workdir = local_folder(workdir)
     states, config = checkpoints.load(workdir, step, config)
     truth = data.as_pixels(data.first_images(config.data, split, num_images))
     condition = jax.device_get(fixed_condition(truth, config.condition))
@@ -213,7 +213,7 @@ def sample_recoveries(
       ema: draw with the averaged parameters.
     """
     states, config = checkpoints.load(workdir, step, config)
-    folder = pathlib.Path(workdir) / 'samples'
+    folder = local_folder(workdir) / 'samples'
     logs.say_checkpoint('sample', int(states.energy.step), workdir, config)
     truth = data.as_pixels(data.first_images(config.data, split, num_images))
     condition = jax.device_get(fixed_condition(truth, config.condition))
@@ -330,7 +330,7 @@ def recover_file(
         logs.say(warning)
     key = jax.random.key(config.seed, impl=config.generator)
     _, refined = recover(key, states, config, np.asarray(condition), num_recoveries, ema)
-    output = pathlib.Path(output_file)
+    output = at_home(output_file)
     for index, recovery in enumerate(pictures.to_uint8(refined[0])):
         whole = Image.fromarray(recovery[..., 0] if channels == 1 else recovery)
         if photo.size != whole.size:
@@ -339,7 +339,7 @@ def recover_file(
         name = f'{output.stem}-{index}.png' if num_recoveries > 1 else output.name
         with whole_file(output.with_name(name)) as file:
             whole.save(file, 'PNG')
-    logs.say(f'finished: {output_file}')
+    logs.say(f'finished: {output}')
 
 
 def condition_of(image: np.ndarray, is_seen: np.ndarray, config: Config) -> np.ndarray:
@@ -362,7 +362,7 @@ def condition_of(image: np.ndarray, is_seen: np.ndarray, config: Config) -> np.n
 def read_file(flag: str, path: str, num_channels: int) -> Image.Image:
     """The image that a flag names."""
     try:
-        return read_image(path, num_channels)
+        return read_image(at_home(path), num_channels)
     except UserError as error:
         raise UserError(f'--{flag} must name an image: {error}') from error
 
@@ -401,7 +401,7 @@ def read_mask(path: str) -> Image.Image:
 
 def read_opacity(path: str) -> np.ndarray:
     """`[H, W]`, from 0, transparent, to 255, of a file that `read_image` can read."""
-    with Image.open(path) as image:
+    with Image.open(at_home(path)) as image:
         image = ImageOps.exif_transpose(image)
         if image.has_transparency_data and not image.mode.startswith('I;16'):
             return np.asarray(image.convert('RGBA'))[..., 3]

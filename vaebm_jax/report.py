@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from vaebm_jax.checkpoints import load_config
 from vaebm_jax.config import POINTS, Config, flatten
 from vaebm_jax.errors import UserError
-from vaebm_jax.files import write_atomically
+from vaebm_jax.files import local_folder, write_atomically
 from vaebm_jax.methods import has_energy
 from vaebm_jax.plane import NUMBERS
 
@@ -64,7 +64,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     Raises:
       UserError: if the workdir holds no run, or a file of it cannot be read.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = local_folder(workdir)
     config = load_config(workdir)
     rows = _metrics(workdir / 'metrics.jsonl')
     evaluation = _read(workdir / 'evaluation.json', json.loads)

@@ -11,7 +11,7 @@ from vaebm_jax import checkpoints, data, distributed, logs, pictures
 from vaebm_jax.config import Config
 from vaebm_jax.draws import Draws
 from vaebm_jax.errors import UserError
-from vaebm_jax.files import whole_file
+from vaebm_jax.files import local_folder, whole_file
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.sampling import averaged, generate, interpolate, reconstruct, revision
 
@@ -52,10 +52,10 @@ def sample(
     """
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
-    folder = pathlib.Path(workdir) / 'samples'
+    folder = local_folder(workdir) / 'samples'
     logs.say_checkpoint('sample', int(states.energy.step), workdir, config)
     samplers = METHODS[config.method].samplers
-    draws = Draws(pathlib.Path(workdir), states, config, num_samples, samplers)
+    draws = Draws(local_folder(workdir), states, config, num_samples, samplers)
     draws.share(lambda part: None)
 
     def finish():

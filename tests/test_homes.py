@@ -1,0 +1,89 @@
+"""`~` in every path, homes and caches that cannot be written, and names of outputs."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import tiny
+from test_main import ROOT, TINY
+
+import vaebm_jax
+from vaebm_jax import data, files
+from vaebm_jax.config import DataConfig
+from vaebm_jax.errors import UserError
+from vaebm_jax.inception import load_inception
+from vaebm_jax.train import train
+
+
+def command(*arguments, cwd, **environment):
+    """A command line with another environment."""
+    return subprocess.run(
+        [sys.executable, '-m', 'vaebm_jax.main', *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {'JAX_PLATFORMS': 'cpu'} | {k: str(v) for k, v in environment.items()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    """A home directory with a config, a run and nothing else."""
+    home = tmp_path_factory.mktemp('home')
+    shutil.copy(ROOT / 'configs/digits.py', home)
+    train(tiny(), home / 'runs/tiny')
+    return home
+
+
+@pytest.mark.parametrize('apart', [False, True])
+def test_the_home_directory_in_flags(home, tmp_path, apart):
+    """bash leaves ~ after = alone."""
+    flags = {'--config': '~/digits.py', '--workdir': f'~/runs/new/{apart}'}
+    given = [part for flag in flags.items() for part in (flag if apart else ['='.join(flag)])]
+    result = command(*given, *TINY, cwd=tmp_path, HOME=home)
+    assert result.returncode == 0, result.stderr
+    assert (home / 'runs/new' / str(apart) / 'checkpoints/3').is_dir()
+    assert f'pictures in {home}/runs/new/{apart}/samples' in result.stderr
+    assert not [path for path in tmp_path.rglob('*') if '~' in str(path)]
+    result = command('--mode=report', f'--workdir=~/runs/new/{apart}', cwd=tmp_path, HOME=home)
+    assert result.stdout == f'{home}/runs/new/{apart}/report.html\n', result.stderr
+
+
+def test_the_home_directory_in_the_api(home, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(home))
+    monkeypatch.chdir(tmp_path)
+    states, config = vaebm_jax.load('~/runs/tiny')
+    assert int(states.energy.step) == 6
+    train(dataclasses.replace(config, init_from='~/runs/tiny', num_steps=1), '~/runs/after')
+    assert (home / 'runs/after/checkpoints/1').is_dir()
+    assert not list(tmp_path.iterdir())
+    for read in (
+        lambda: load_inception('~/weights.npz'),
+        lambda: data.load_images(DataConfig('folder', '~/nowhere')),
+        lambda: data.load_images(DataConfig('mnist', '~/nowhere')),
+        lambda: vaebm_jax.load('~/nowhere'),
+    ):
+        with pytest.raises(UserError, match='nowhere|weights'):
+            read()
+    np.savez(home / 'weights.npz', a=np.zeros(2))
+    with pytest.raises(UserError, match='whose layers are not those'):
+        load_inception('~/weights.npz')
+
+
+@pytest.mark.parametrize('path', ['~nobody_has_this_name', '~nobody_has_this_name/x'])
+def test_a_home_that_there_is_not_is_told_and_no_folder_is_made(tmp_path, path):
+    for given in (['--workdir=' + path], ['--config=' + path, '--workdir=run']):
+        config = [f'--config={ROOT}/configs/digits.py'] if len(given) == 1 else []
+        result = command(*config, *given, *TINY, cwd=tmp_path)
+        assert result.returncode == 1 and not list(tmp_path.iterdir())
+        (line,) = result.stderr.splitlines()
+        assert line.startswith('error: a path that begins with ~') and path in line
+    with pytest.raises(UserError, match='there is none for ~nobody'):
+        data.load_images(DataConfig('folder', path))
+    assert files.at_home('./' + path) == pathlib.Path(path)
