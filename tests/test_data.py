@@ -1,6 +1,8 @@
+import dataclasses
 import os
 import pathlib
 import re
+import struct
 
 import jax
 import numpy as np
@@ -322,3 +324,41 @@ def test_files_that_cannot_be_read_are_skipped_and_counted_where_that_is_asked(f
 def test_hidden_files_are_no_images(folder):
     (folder / 'train' / '._00.png').write_bytes(b'what another system keeps of a file')
     assert len(load_images(DataConfig('folder', str(folder), image_size=8))) == 12
+
+
+def test_few_of_sixteen_bits_are_noticed_once_with_the_setting_that_scales_them(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for index in range(20):
+        pixels = random.integers(0, 4096, (8, 8)).astype(np.uint16)
+        pixels[0, 0] = 4095
+        Image.fromarray(pixels).save(tmp_path / f'{index:02}.png')
+    data = DataConfig('folder', str(tmp_path), image_size=8)
+    for resident_bytes in (2**20, 0):
+        dark = load_images(dataclasses.replace(data, resident_bytes=resident_bytes))
+        said = capsys.readouterr().err
+        assert said.count('use 12 bits (largest value 4,095 of 65,535)') == 1
+        assert said.count('--config.data.white_level=4095') == 1
+        assert max(dark[index].max() for index in range(20)) == 15
+        scaled = dataclasses.replace(data, resident_bytes=resident_bytes, white_level=4095)
+        bright = load_images(scaled)
+        assert 'white_level' not in capsys.readouterr().err
+        assert [int(bright[index].max()) for index in range(20)] == [255] * 20
+    for index in range(20):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f'{index:02}.png')
+    with pytest.raises(
+        UserError, match='white_level must be 0 where no file has 16 bits, got 4095'
+    ):
+        load_images(dataclasses.replace(data, white_level=4095))
+
+
+def test_a_photograph_with_impossible_metadata_is_an_image_of_its_folder(tmp_path):
+    entries = struct.pack('<HHLHH', 0x0112, 3, 1, 6, 0) + struct.pack('<HHLL', 0x011A, 10, 1, 38)
+    exif = b'Exif\0\0II*\0' + struct.pack('<LH', 8, 2) + entries + struct.pack('<Lll', 0, -1, 0)
+    for index, extra in enumerate([{}, {'exif': exif}]):
+        image = Image.fromarray(
+            np.random.default_rng(index).integers(0, 256, (24, 32, 3), np.uint8)
+        )
+        image.save(tmp_path / f'{index}.jpg', **extra)
+    for skip in (False, True):
+        data = DataConfig('folder', str(tmp_path), 8, num_channels=3, skip_unreadable=skip)
+        assert load_images(data).shape == (2, 8, 8, 3)

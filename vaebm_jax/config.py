@@ -84,6 +84,8 @@ class DataConfig(Settings):
         train, val and test folders below it; both 0: every split is all of them.
       skip_unreadable: leave out the files of a folder that are damaged, animated or no images, and
         count them, in place of stopping at the first.
+      white_level: the value that is white in a folder's files of 16 bits: 1023 for 10 bits, 4095
+        for 12, the largest depth of a depth camera; larger values are white, too. 0: 65535.
       num_channels: 1 or 3; 2 of points.
       flip: mirror each training image left to right with probability 1/2.
       dequantize: spread each 8-bit value over its bin by uniform noise.
@@ -101,6 +103,7 @@ class DataConfig(Settings):
     val_share: float = 0.0
     test_share: float = 0.0
     skip_unreadable: bool = False
+    white_level: int = 0
     num_channels: int = 1
     flip: bool = False
     dequantize: bool = False
@@ -484,8 +487,10 @@ def validate(config: Config) -> None:
     expect('in [0, 1)', lambda share: 0 <= share < 1, 'data.val_share', 'data.test_share')
     larger = f'0 or at least data.image_size = {config.data.image_size}'
     expect(larger, lambda n: n == 0 or n >= config.data.image_size, 'data.load_size')
+    expect('0, or from 255 to 65535', lambda n: n == 0 or 255 <= n < 2**16, 'data.white_level')
     if config.data.name not in FOLDERS:
-        expect('0 but for a folder of images', lambda size: size == 0, 'data.load_size')
+        only = '0 but for a folder of images'
+        expect(only, lambda value: value == 0, 'data.load_size', 'data.white_level')
     if config.data.val_share + config.data.test_share >= 1:
         wrong.append('data.val_share + data.test_share must leave images to train on')
     if config.data.name == 'folder':

@@ -25,12 +25,13 @@ from vaebm_jax.base import Batch
 from vaebm_jax.config import FOLDERS, POINTS, DataConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import at_home
-from vaebm_jax.images import read_image
+from vaebm_jax.images import read_with_largest
 from vaebm_jax.keys import chain_keys
 
 _IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
 _DIGITS_IN_TRAIN = 1500
 _SPLITS = ('train', 'val', 'test')
+_NUM_LOOKED_AT = 16
 _NUM_POINTS = {'train': 1_000_000, 'val': 100_000, 'test': 100_000}
 
 
@@ -61,6 +62,8 @@ class Folder:
         size = (split == 'train' and data.load_size) or data.image_size
         self.image_shape = (size, size, data.num_channels)
         self.crop = data.crop
+        self.white_level = data.white_level
+        self.largest = set()  # Values of the 16-bit files that were read.
         if data.skip_unreadable:
             self.files = self._readable()
 
@@ -69,7 +72,9 @@ class Folder:
 
     def __getitem__(self, index: int) -> np.ndarray:
         height, width, channels = self.image_shape
-        image = read_image(self.files[index], channels)
+        image, largest = read_with_largest(self.files[index], channels, self.white_level)
+        if largest is not None:
+            self.largest.add(largest)
         if self.crop != 'center':
             start = 0 if self.crop == 'left' else image.width - image.width // 2
             image = image.crop((start, 0, start + image.width // 2, image.height))
@@ -151,8 +156,27 @@ def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
         return _load_tfds(data, split)
     folder = Folder(data, split)
     if len(folder) * np.prod(folder.image_shape) > data.resident_bytes:
+        # A few, from all over the folder, tell how many bits are used.
+        _read(folder, range(0, len(folder), -(-len(folder) // _NUM_LOOKED_AT)))
+        _say_bits(folder)
         return folder
-    return _read(folder, range(len(folder)))
+    images = _read(folder, range(len(folder)))
+    if data.white_level and not folder.largest:
+        raise UserError(
+            f'data.white_level must be 0 where no file has 16 bits, got {data.white_level}'
+        )
+    _say_bits(folder)
+    return images
+
+
+def _say_bits(folder):
+    """Says so where files of 16 bits use few of these, and are read nearly black."""
+    bits = int(max(folder.largest, default=0)).bit_length()
+    if not folder.white_level and 0 < bits < 16:
+        logs.say(
+            f'warning: the 16-bit files use {bits} bits (largest value {max(folder.largest):,} of '
+            f'65,535) and are read dark; --config.data.white_level={2**bits - 1} makes that white'
+        )
 
 
 def _load_digits(split):

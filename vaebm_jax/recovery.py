@@ -295,7 +295,7 @@ def recover_file(
     """
     states, config = checkpoints.load(workdir, step, config)
     size, channels = config.data.image_size, config.data.num_channels
-    photo = read_file('input', input_file, channels)
+    photo = read_file('input', input_file, channels, config.data.white_level)
     width, height = photo.size
     if min(width, height) < size / 2 or max(width, height) > 1.25 * min(width, height):
         raise UserError(
@@ -359,10 +359,10 @@ def condition_of(image: np.ndarray, is_seen: np.ndarray, config: Config) -> np.n
     return from_mask(image[None], is_seen[None])
 
 
-def read_file(flag: str, path: str, num_channels: int) -> Image.Image:
+def read_file(flag: str, path: str, num_channels: int, white_level: int = 0) -> Image.Image:
     """The image that a flag names."""
     try:
-        return read_image(at_home(path), num_channels)
+        return read_image(at_home(path), num_channels, white_level)
     except UserError as error:
         raise UserError(f'--{flag} must name an image: {error}') from error
 
