@@ -49,6 +49,8 @@ def test_json_keeps_everything():
         ('condition.side', 1.0, r'condition.side must be in \(0, 1\)'),
         ('vae.guess_weight', 1.0, 'vae.guess_weight must be 0 where condition.kind is none'),
         ('data.load_size', 7, 'data.load_size must be 0 or at least data.image_size = 8'),
+        ('data.white_level', 200, 'data.white_level must be 0, or from 255 to 65535, got 200'),
+        ('data.white_level', 4095, 'data.white_level must be 0 but for a folder of images, got 40'),
         ('data.crop', 'top', 'data.crop must be one of center, left, right'),
         (
             'network.decoder',

@@ -74,7 +74,8 @@ class DataConfig(Settings):
         pixel and two channels, in units of their own: eight_gaussians, ring, two_moons,
         checkerboard.
       dir: TFDS's data directory ('': its own default, or TFDS_DATA_DIR), or the folder of images
-        ('': facades has FACADES_DIR, paris_streetview PARIS_STREETVIEW_DIR).
+        ('': facades has FACADES_DIR, paris_streetview PARIS_STREETVIEW_DIR); docs/reliability.md
+        says which of its files are images, and which of its folders are splits.
       image_size: pixels a side; a folder's images are resized to it.
       load_size: training images of a folder are resized to so many pixels a side, and at each use
         a random part of image_size is taken; 0: the whole image.

@@ -25,18 +25,17 @@ from vaebm_jax.base import Batch
 from vaebm_jax.config import FOLDERS, POINTS, DataConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import at_home
+from vaebm_jax.folders import describe, image_files, split_folders
 from vaebm_jax.images import read_with_largest
 from vaebm_jax.keys import chain_keys
 
-_IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
 _DIGITS_IN_TRAIN = 1500
-_SPLITS = ('train', 'val', 'test')
 _NUM_LOOKED_AT = 16
 _NUM_POINTS = {'train': 1_000_000, 'val': 100_000, 'test': 100_000}
 
 
 class Folder:
-    """Image files below `data.dir`, of its `train`, `val` or `test` folder where there are such.
+    """Image files below `data.dir`, of its folder for the split where there are such (folders.py).
 
     A sequence of `[size, size, C]` uint8 images, read when asked for: the largest centred square,
     or that of one half, resized, grey or RGB.
@@ -44,20 +43,19 @@ class Folder:
 
     def __init__(self, data: DataConfig, split: str):
         root = _folder(data)
-        has_splits = (root / 'train').is_dir()
-        if has_splits:
-            _check_split(data, split, [name for name in _SPLITS if (root / name).is_dir()])
-            root = root / split
-        self.files = sorted(
-            path
-            for path in root.rglob('*')
-            if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith('.')
-        )
+        splits = split_folders(root)
+        if splits:
+            _check_split(data, split, splits)
+        place = splits.get(split, root)
+        self.files, left_out = image_files(place)
+        self.description = functools.partial(describe, root, splits, left_out)
         if not self.files:
+            found = describe(place, {}, left_out) or 'it is empty'
             raise UserError(
-                f'data.dir must hold images ({", ".join(_IMAGE_SUFFIXES)}), found none in {root}'
+                f'data.dir must hold images (.png, .jpg, .tif and others that Pillow reads), '
+                f'found none in {place}: {found}'
             )
-        if not has_splits:
+        if not splits:
             self.files = _share(self.files, data, split)
         size = (split == 'train' and data.load_size) or data.image_size
         self.image_shape = (size, size, data.num_channels)
@@ -158,19 +156,22 @@ def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
     if len(folder) * np.prod(folder.image_shape) > data.resident_bytes:
         # A few, from all over the folder, tell how many bits are used.
         _read(folder, range(0, len(folder), -(-len(folder) // _NUM_LOOKED_AT)))
-        _say_bits(folder)
+        _say_folder(folder, data)
         return folder
     images = _read(folder, range(len(folder)))
     if data.white_level and not folder.largest:
         raise UserError(
             f'data.white_level must be 0 where no file has 16 bits, got {data.white_level}'
         )
-    _say_bits(folder)
+    _say_folder(folder, data)
     return images
 
 
-def _say_bits(folder):
-    """Says so where files of 16 bits use few of these, and are read nearly black."""
+def _say_folder(folder, data):
+    """How many images there are, what was left out, and if 16 bits are read nearly black."""
+    description = folder.description()
+    line = f'data: {len(folder):,} images of {data.name}'
+    logs.say(f'{line}; {description}' if description else line)
     bits = int(max(folder.largest, default=0)).bit_length()
     if not folder.white_level and 0 < bits < 16:
         logs.say(
@@ -284,9 +285,8 @@ def held_out(data: DataConfig) -> str:
     """The split to look at while training: val of a folder that has one, else test."""
     if data.name not in FOLDERS:
         return 'test'
-    root = _folder(data)  # A share of a folder counts where it has no train folder.
-    has_val = (root / 'val').is_dir() if (root / 'train').is_dir() else data.val_share > 0
-    return 'val' if has_val else 'test'
+    splits = split_folders(_folder(data))  # A share counts where there are none.
+    return 'val' if ('val' in splits if splits else data.val_share > 0) else 'test'
 
 
 def make_batch(

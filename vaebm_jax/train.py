@@ -14,7 +14,7 @@ from vaebm_jax import checkpoints, data, distributed, logs, pictures
 from vaebm_jax.base import States
 from vaebm_jax.baselines import STEPS
 from vaebm_jax.condition import fixed_condition
-from vaebm_jax.config import POINTS, Config, refuse_other_run, to_json, validate
+from vaebm_jax.config import FOLDERS, POINTS, Config, refuse_other_run, to_json, validate
 from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, make_folder, write_atomically
@@ -87,7 +87,8 @@ def train(
             f'batch_size must be at most the {len(images)} images of {config.data.name}, '
             f'got {config.batch_size}'
         )
-    logs.say(f'data: {len(images):,} images of {config.data.name}')
+    if config.data.name not in FOLDERS:  # Of which load_images says more.
+        logs.say(f'data: {len(images):,} images of {config.data.name}')
     if has_energy(config) and config.warmup_steps >= config.num_steps:
         logs.say(
             f'warning: the energy learns nothing, for all {config.num_steps} steps are the warm '
