@@ -72,7 +72,7 @@ def read_with_largest(
 
 def _decode(content, num_channels, white_level):
     with Image.open(io.BytesIO(content)) as image:
-        num_images = getattr(image, 'n_frames', 1)
+        num_images = _num_images(content)
         if num_images > 1 and image.format not in _FIRST_IS_WHOLE:
             raise UserError(
                 f'is an animation of {num_images} images, or a document of so many pages'
@@ -99,6 +99,15 @@ def _decode(content, num_channels, white_level):
         if image.mode == 'LAB':  # Pillow makes no grey of it.
             image = image.convert('RGB')
         return image.convert('L' if num_channels == 1 else 'RGB'), largest
+
+
+def _num_images(content):
+    """How many there are, 1 where what follows the first is too damaged to tell."""
+    with Image.open(io.BytesIO(content)) as image:
+        try:
+            return getattr(image, 'n_frames', 1)
+        except Exception:
+            return 1
 
 
 def _orientation(image):
