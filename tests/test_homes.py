@@ -1,6 +1,7 @@
 """`~` in every path, homes and caches that cannot be written, and names of outputs."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import shutil
@@ -10,10 +11,11 @@ import sys
 import numpy as np
 import pytest
 from conftest import tiny
+from test_evaluate import weights  # noqa: F401
 from test_main import ROOT, TINY
 
 import vaebm_jax
-from vaebm_jax import data, files
+from vaebm_jax import data, evaluate, files
 from vaebm_jax.config import DataConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.inception import load_inception
@@ -87,3 +89,57 @@ def test_a_home_that_there_is_not_is_told_and_no_folder_is_made(tmp_path, path):
     with pytest.raises(UserError, match='there is none for ~nobody'):
         data.load_images(DataConfig('folder', path))
     assert files.at_home('./' + path) == pathlib.Path(path)
+
+
+@pytest.mark.parametrize(
+    'kind', ['no home', 'a file', 'a file below', 'a file of that name', 'no home known']
+)
+def test_a_cache_that_cannot_be_written_ends_no_work(home, tmp_path, weights, kind):  # noqa: F811
+    """Read-only folders are the same to it, but not to root, who may run this."""
+    cache = tmp_path / 'cache'
+    environment = {
+        'no home': {'HOME': '/dev/null', 'XDG_CACHE_HOME': ''},
+        'a file': {'XDG_CACHE_HOME': cache},
+        'a file below': {'XDG_CACHE_HOME': cache},
+        'a file of that name': {'XDG_CACHE_HOME': tmp_path, 'JAX_COMPILATION_CACHE_DIR': cache},
+        'no home known': {'XDG_CACHE_HOME': '~nobody_has_this_name'},
+    }[kind]
+    if kind == 'a file below':
+        cache.mkdir()
+        (cache / 'vaebm_jax').touch()
+    elif kind != 'no home known':
+        cache.touch()
+    run = shutil.copytree(home / 'runs/tiny', tmp_path / 'run')
+    (tmp_path / 'work').mkdir()
+    result = command(
+        *('--mode=evaluate', f'--workdir={run}', '--num_samples=20', '--num_reference=30'),
+        f'--inception_weights={weights}',
+        cwd=tmp_path / 'work',
+        **environment,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads((run / 'evaluation.json').read_text())['refined']['fd_64'] > 0
+    said = [line for line in result.stderr.splitlines() if ' not cached' in line]
+    starts = ['compiled programs are not cached', 'statistics of real images are not cached']
+    # Without any home the statistics are kept in the workdir; in the fourth the two are apart.
+    starts = starts[:1] if kind in ('a file of that name', 'no home known') else starts
+    assert [line[: len(start)] for line, start in zip(said, starts, strict=True)] == starts
+    assert 'Warning' not in result.stderr and not list((tmp_path / 'work').iterdir())
+
+
+def test_a_disk_that_is_full_later_and_a_damaged_cache(tmp_path, weights, capsys):  # noqa: F811
+    """The statistics of the first call, whatever of the folder can be written or read."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
+    loaded = load_inception(weights)
+    first = evaluate.reference_statistics(loaded, images, tmp_path / 'cache')
+    (file,) = (tmp_path / 'cache').iterdir()
+    file.write_bytes(b'')  # As a power cut leaves it.
+    capsys.readouterr()
+    again = evaluate.reference_statistics(loaded, images, tmp_path / 'cache')
+    assert 'cached' not in capsys.readouterr().err and file.stat().st_size > 0
+    file.unlink()
+    (tmp_path / 'cache' / file.with_suffix('.parts').name).touch()  # In the way of the parts.
+    blocked = evaluate.reference_statistics(loaded, images, tmp_path / 'cache')
+    assert capsys.readouterr().err.count('not cached') == 1
+    for moments in (again, blocked):
+        np.testing.assert_array_equal(moments[64].products, first[64].products)

@@ -14,6 +14,7 @@ from vaebm_jax import checkpoints, data, distributed, logs
 from vaebm_jax.config import Config
 from vaebm_jax.diagnostics import diagnose
 from vaebm_jax.draws import Draws, fingerprint
+from vaebm_jax.errors import UserError
 from vaebm_jax.files import at_home, kept, local_folder, write_json
 from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_inception
 from vaebm_jax.methods import has_energy
@@ -169,11 +170,12 @@ def features_of(
     images: np.ndarray,
     folder: pathlib.Path | None = None,
     advance: Callable[..., None] | None = None,
+    keep: Callable[..., dict[str, np.ndarray]] = kept,
 ) -> dict[int, np.ndarray]:
     """Inception features of uint8 images by width, over all local devices.
 
     In `folder` they are kept, and found again by the content of weights and images. `advance`, of
-    `logs.counted`, is told how many are done.
+    `logs.counted`, is told how many are done; `keep` is `files.kept` or does as it does.
     """
     advance = advance or (lambda count, cached=False: None)
     devices = jax.local_devices()
@@ -196,7 +198,7 @@ def features_of(
     if folder is None:
         features = compute()
     else:
-        features = kept(folder / f'features-{_fingerprint(weights, images)}.npz', compute)
+        features = keep(folder / f'features-{_fingerprint(weights, images)}.npz', compute)
         advance(len(images) - done, cached=True)
     return {int(name): values for name, values in features.items()}
 
@@ -204,22 +206,39 @@ def features_of(
 def reference_statistics(
     weights: Weights, images: np.ndarray, cache: str | os.PathLike
 ) -> dict[int, Moments]:
-    """Moments of real images' features by width, kept in `cache` under a hash of both."""
+    """Moments of real images' features by width, kept in `cache` under a hash of both.
+
+    Where that cannot be written, they are computed all the same, and one line says so.
+    """
     path = at_home(cache) / f'reference-{_fingerprint(weights, images)}.npz'
     parts = path.with_suffix('.parts')
+    is_said = False
+
+    def keep(path, make):
+        nonlocal is_said
+        made = []
+        try:
+            return kept(path, lambda: made.append(make()) or made[0])
+        except UserError as error:
+            if not made:
+                raise
+            if not is_said:
+                logs.say(f'statistics of real images are not cached: {error}')
+            is_said = True
+            return made[0]
 
     def compute():
         scores, size, total = Scores(), 8 * _BATCH, len(images)
         with logs.counted('features of real images', 'images', total) as advance:
             for first in range(0, total, size):
-                scores.add(features_of(weights, images[first : first + size], parts, advance))
+                scores.add(features_of(weights, images[first : first + size], parts, advance, keep))
         return {
             f'{name}_{width}': np.asarray(getattr(moments, name))
             for width, moments in scores.moments.items()
             for name in ('count', 'total', 'products')
         }
 
-    arrays = kept(path, compute)
+    arrays = keep(path, compute)
     shutil.rmtree(parts, ignore_errors=True)
     widths = sorted({int(name.split('_')[1]) for name in arrays})
     return {

@@ -95,6 +95,13 @@ def make_folder(folder: str | os.PathLike, parents: bool = True) -> None:
         sync(path.parent)
 
 
+def check_writable(folder: str | os.PathLike) -> None:
+    """Makes a folder where it is missing; raises an OSError where no file can be written to it."""
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b'.')
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to write to, aside at first; renamed at the end, so that no one sees half of it.
@@ -150,7 +157,7 @@ def kept(
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         arrays = make()
     with written(path):
         make_folder(pathlib.Path(path).parent)

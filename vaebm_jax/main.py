@@ -13,6 +13,7 @@ interrupted it and the same command goes on with it; 1 after a mistake, which on
 """
 
 import dataclasses
+import errno
 import os
 import signal
 import sys
@@ -23,11 +24,12 @@ import jax
 from absl import app, logging
 from absl import flags as absl_flags
 
-from vaebm_jax import __version__, command_line, distributed, flags
+from vaebm_jax import __version__, command_line, distributed, flags, logs
 from vaebm_jax.config import POINTS, Config, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
 from vaebm_jax.evaluate_likelihood import evaluate_likelihood
+from vaebm_jax.files import check_writable
 from vaebm_jax.film import write_geometry
 from vaebm_jax.interruption import Interrupted
 from vaebm_jax.plane import evaluate_points, refuse_images, sample_points
@@ -55,11 +57,11 @@ def main(argv: list[str]) -> None:
         config = dataclasses.replace(config, langevin=chain)
     validate(config)
     flags.refuse_other_runs(config)
-    use_compilation_cache()
     if mode != 'report':  # Which computes nothing.
         distributed.initialize(
             GIVEN.distributed, GIVEN.coordinator_address, GIVEN.num_processes, GIVEN.process_id
         )
+        use_compilation_cache()
     if mode != 'train':
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # The runtime took it.
     _RUN[mode](config, workdir)
@@ -191,16 +193,27 @@ def refuse_processes() -> None:
         )
 
 
-def cache_folder() -> str:
-    """For what can be computed again."""
-    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    return os.path.join(cache, 'vaebm_jax')
+def cache_folder() -> str | None:
+    """For what can be computed again; None where there is no home directory."""
+    cache = os.path.expanduser(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
+    return None if cache.startswith('~') else os.path.join(cache, 'vaebm_jax')
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs for later runs, where JAX_COMPILATION_CACHE_DIR does not say."""
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update('jax_compilation_cache_dir', cache_folder())
+    """Keeps compiled programs for later runs, in JAX_COMPILATION_CACHE_DIR where that is set."""
+    folder = jax.config.jax_compilation_cache_dir or cache_folder()
+    try:
+        if folder is None:
+            raise FileNotFoundError(errno.ENOENT, 'there is no home directory')
+        if '://' not in folder:
+            check_writable(folder)
+    except OSError as error:
+        logs.say(
+            f'compiled programs are not cached, for {folder or "a folder"} cannot be written '
+            f'({error.strerror})'
+        )
+        folder = None
+    jax.config.update('jax_compilation_cache_dir', folder)
 
 
 def print_help(asked: command_line.FirstLook) -> None:
