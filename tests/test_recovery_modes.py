@@ -368,6 +368,74 @@ def test_one_pixel_in_a_hundred_may_be_soft(tmp_path):
                 recovery.read_mask(tmp_path / 'mask.png')
 
 
+FORMATS = {'png': 'PNG', 'jpg': 'JPEG', 'JPEG': 'JPEG', 'tif': 'TIFF', 'webp': 'WEBP', 'bmp': 'BMP'}
+
+
+def recovered(run, folder, output, num_recoveries=1):
+    """Recovers a photograph in `folder`."""
+    photograph(folder / 'photo.png', 40, 36)
+    mask_of(folder / 'mask.png', 40, 36, np.s_[10:20, 5:25])
+    _, config = load(run)
+    recovery.recover_file(
+        config,
+        run,
+        input_file=folder / 'photo.png',
+        mask_file=folder / 'mask.png',
+        output_file=output,
+        num_recoveries=num_recoveries,
+    )
+
+
+@pytest.mark.parametrize('num_recoveries', [1, 3])
+@pytest.mark.parametrize('suffix', FORMATS)
+def test_the_suffix_is_obeyed_and_what_is_written_is_named(
+    run, tmp_path, capsys, suffix, num_recoveries
+):
+    folder = tmp_path / 'not' / 'yet'
+    recovered(run, tmp_path, folder / f'a.b.{suffix}', num_recoveries)
+    names = capsys.readouterr().err.splitlines()[-1].removeprefix('finished: ').split(', ')
+    assert sorted(names) == sorted(map(str, folder.iterdir())) and len(names) == num_recoveries
+    for name in names:
+        assert name.endswith(f'.{suffix}')
+        with Image.open(name) as image:
+            assert image.format == FORMATS[suffix] and image.size == (40, 36)
+
+
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('out', 'must end with the suffix of an image'),
+        ('out.final', "must end with the suffix .* got '.*out.final'"),
+        ('out.psd', 'must end with the suffix'),  # Pillow reads it, and cannot write it.
+        ('folder.png', 'but .*folder.png is a folder'),
+        ('file/out.png', 'must be in a folder'),
+        ('file/below/out.png', 'must be in a folder'),
+        ('x' * 300 + '.png', 'must name a file that can be written'),
+        ('~nobody_has_this_name/out.png', 'begins with ~'),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path, name, message):
+    """There is not even a run to read."""
+    (tmp_path / 'folder.png').mkdir()
+    (tmp_path / 'file').touch()
+    before = set(tmp_path.rglob('*'))
+    with pytest.raises(UserError, match=message):
+        recovery.recover_file(
+            Config(),
+            tmp_path / 'no run',
+            input_file='photo.png',
+            mask_file='mask.png',
+            output_file=name if name.startswith('~') else tmp_path / name,
+        )
+    assert set(tmp_path.rglob('*')) == before
+
+
+def test_a_folder_at_a_numbered_name_is_refused(tmp_path):
+    (tmp_path / 'out-1.png').mkdir()
+    with pytest.raises(UserError, match='out-1.png is a folder'):
+        recovery.output_paths(tmp_path / 'out.png', 3)
+
+
 def test_a_conditional_run_is_recovered_with_and_others_are_not(tmp_path, tiny_config):
     train(tiny_config, tmp_path / 'run')
     result = command('--mode=recover', '--workdir=run', cwd=tmp_path)

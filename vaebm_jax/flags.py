@@ -207,7 +207,15 @@ FLAGS = (
         ('recover',),
         'FILE',
     ),
-    Flag('output', str, None, 'The PNG file to write.', ('recover',), 'FILE'),
+    Flag(
+        'output',
+        str,
+        None,
+        'The image file to write, in the format of its suffix: .png, .jpg, .tif, .webp and others. '
+        'Several recoveries are numbered: out-0.png, out-1.png.',
+        ('recover',),
+        'FILE',
+    ),
     Flag(
         'distributed',
         ('auto', 'off', 'explicit'),

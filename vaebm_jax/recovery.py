@@ -1,5 +1,6 @@
 """What a conditional model recovers: scored, drawn, and of a user's own photograph."""
 
+import io
 import os
 import pathlib
 
@@ -19,7 +20,7 @@ from vaebm_jax.condition import (
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, features_of, table
-from vaebm_jax.files import at_home, local_folder, whole_file, write_json
+from vaebm_jax.files import at_home, local_folder, make_folder, whole_file, write_json, written
 from vaebm_jax.fills import fills
 from vaebm_jax.images import read_image
 from vaebm_jax.inception import load_inception
@@ -31,6 +32,7 @@ from vaebm_jax.sampling import recover
 _NUM_ROWS = 8
 _NUM_SHOWN = 4  # Recoveries of an image.
 _BLACK, _WHITE = 31, 224  # A mask's values up to and from which it is so.
+_QUALITY = 95  # Of formats that lose detail, such as JPEG: near the photograph's own.
 _MAX_SOFT = 0.01  # Share of a mask's pixels in between.
 _PROTOCOL = (
     'outputs rounded to 8 bits, seen pixels in place; means over images; psnr with the full range '
@@ -285,14 +287,16 @@ def recover_file(
       mask_file: of the photograph's size, white where it is to be recovered and black elsewhere,
         or transparent where it is to be recovered, as a photograph with a hole erased in an editor
         is; None for models of grey or small images.
-      output_file: a PNG; with several recoveries their numbers are added to its name.
+      output_file: an image of the format that its suffix tells, PNG, JPEG or another that Pillow
+        writes; with several recoveries their numbers are added to its name, before the suffix.
       num_recoveries: how many.
       step: which checkpoint; None: the newest.
       ema: draw with the averaged parameters.
 
     Raises:
-      UserError: for a file that cannot be read, or of another size.
+      UserError: for a file that cannot be read or written, or of another size.
     """
+    outputs = output_paths(output_file, num_recoveries)
     states, config = checkpoints.load(workdir, step, config)
     size, channels = config.data.image_size, config.data.num_channels
     photo = read_file('input', input_file, channels, config.data.white_level)
@@ -330,16 +334,55 @@ def recover_file(
         logs.say(warning)
     key = jax.random.key(config.seed, impl=config.generator)
     _, refined = recover(key, states, config, np.asarray(condition), num_recoveries, ema)
-    output = at_home(output_file)
-    for index, recovery in enumerate(pictures.to_uint8(refined[0])):
+    with written(outputs[0]):
+        make_folder(outputs[0].parent)
+    for output, recovery in zip(outputs, pictures.to_uint8(refined[0]), strict=True):
         whole = Image.fromarray(recovery[..., 0] if channels == 1 else recovery)
         if photo.size != whole.size:
             whole = whole.resize(photo.size, Image.Resampling.BICUBIC)
         whole.paste(photo, mask=Image.fromarray(np.uint8(255 * is_seen)))
-        name = f'{output.stem}-{index}.png' if num_recoveries > 1 else output.name
-        with whole_file(output.with_name(name)) as file:
-            whole.save(file, 'PNG')
-    logs.say(f'finished: {output}')
+        with whole_file(output) as file:
+            whole.save(file, image_format(output), quality=_QUALITY)
+    logs.say(f'finished: {", ".join(map(str, outputs))}')
+
+
+def output_paths(output_file: str | os.PathLike, num_recoveries: int) -> list[pathlib.Path]:
+    """A file for each recovery: where there are several, `-0` and so on stand before the suffix.
+
+    Raises:
+      UserError: if one of them cannot be written, or its suffix is not that of an image.
+    """
+    output = at_home(output_file)
+    numbers = [f'-{index}' for index in range(num_recoveries)] if num_recoveries > 1 else ['']
+    paths = [output.with_name(f'{output.stem}{number}{output.suffix}') for number in numbers]
+    image_format(output)
+    try:
+        folder = next(parent for parent in output.absolute().parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(f'--output must be in a folder that can be written to: {output_file}')
+        if taken := [path for path in paths if path.is_dir()]:
+            raise UserError(f'--output must name a file, but {taken[0]} is a folder')
+    except OSError as error:
+        raise UserError(f'--output must name a file that can be written: {error}') from error
+    return paths
+
+
+def image_format(path: pathlib.Path) -> str:
+    """The image format of a file's suffix, if it can be written.
+
+    Raises:
+      UserError: if it cannot, which names those that can.
+    """
+    known = Image.registered_extensions()
+    for image in (Image.new('L', (8, 8)), Image.new('RGB', (8, 8))):
+        try:
+            image.save(io.BytesIO(), known[path.suffix.lower()], quality=_QUALITY)
+        except (KeyError, OSError, ValueError) as error:
+            raise UserError(
+                '--output must end with the suffix of an image that can be written, such as .png, '
+                f'.jpg, .tif or .webp, got {str(path)!r}'
+            ) from error
+    return known[path.suffix.lower()]
 
 
 def condition_of(image: np.ndarray, is_seen: np.ndarray, config: Config) -> np.ndarray:
