@@ -9,6 +9,7 @@ import zlib
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def is_one_a_chain(key: chex.PRNGKey) -> bool:
@@ -17,10 +18,31 @@ def is_one_a_chain(key: chex.PRNGKey) -> bool:
     return key.ndim == (1 if typed else 2)
 
 
+def check_key(key: chex.PRNGKey) -> None:
+    """Raises a TypeError unless `key` is a JAX key or an array `[B]` of them."""
+    if isinstance(key, jax.Array | np.ndarray):
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        if key.ndim in ((0, 1) if typed else (1, 2)) and (typed or key.dtype == np.uint32):
+            return
+        got = f'{key.dtype} of shape {key.shape}'
+    else:
+        got = repr(key)
+    raise TypeError(f'key must be a JAX key, such as jax.random.key(0), or [B] of them, got {got}')
+
+
+def check_one_key(key: chex.PRNGKey) -> None:
+    """Raises a TypeError or ValueError unless `key` is one JAX key."""
+    check_key(key)
+    if is_one_a_chain(key):
+        raise ValueError(f'key must be one key, got {len(key)}')
+
+
 def chain_keys(key: chex.PRNGKey, num_chains: int, first: chex.Numeric = 0) -> chex.PRNGKey:
     """Keys `[num_chains]` of chains `first`, `first + 1`, ...; keys already one a chain stay."""
+    check_key(key)
     if is_one_a_chain(key):
-        chex.assert_axis_dimension(key, 0, num_chains)
+        if len(key) != num_chains:
+            raise ValueError(f'key must be one key or {num_chains}, one a chain, got {len(key)}')
         return key
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num_chains))
 

@@ -1,14 +1,12 @@
 """Langevin dynamics: draws from exp(-U(x)) for any energy U, by its gradient alone."""
 
-from collections.abc import Callable
-
 import chex
 import jax
 import jax.numpy as jnp
 
+from vaebm_jax import arguments
 from vaebm_jax import keys as draws
-
-EnergyFn = Callable[[chex.Array], chex.Array]
+from vaebm_jax.programs import EnergyFn, TracedEnergy, energy_and_gradient, run_compiled
 
 
 def langevin_step(
@@ -61,8 +59,10 @@ def langevin_sample(
 
     Args:
       key: one key, or `[B]` keys, one a chain. One key stands for `fold_in(key, i)` at chain i.
-      energy_fn: maps `[B, ...]` to energies `[B]` in nats, each row by itself.
-      x: where the chains start, `[B, ...]`.
+      energy_fn: maps `[B, ...]` to energies `[B]` in nats, each row by itself. Calls outside of
+        `jit` with functions that compute the same share one compilation, whatever the arrays that
+        they close over; a Python number in it is part of what it computes.
+      x: where the chains start, `[B, ...]` floating-point numbers.
       num_steps: T; 0 gives `x` back.
       step_size: δ; the drift is δ²/2 times the gradient and the noise has standard deviation δ.
       noise_scale: 1 samples exp(-U); 0 descends without noise, as the authors' code does.
@@ -78,29 +78,47 @@ def langevin_sample(
     Returns:
       The revised `[B, ...]`, and `{'energy': [T, B], 'grad_norm': [T, B]}` at the point that each
       step leaves from.
+
+    Raises:
+      TypeError: if an argument has another type than said here.
+      ValueError: if an argument has another shape or range than said here, or the energy depends on
+        `x` but has no gradient. (A constant energy is right: chains diffuse.)
     """
+    x = arguments.points(x)
+    num_steps = arguments.whole_number('num_steps', num_steps)
+    arguments.check_positive(step_size=step_size)
+    arguments.check_not_negative(noise_scale=noise_scale, max_drift=max_drift)
+    arguments.check_step(first_step=first_step)
+    if moves is not None:
+        arguments.check_mask('moves', moves, x)
+    keys = draws.chain_keys(key, x.shape[0])
+    numbers = dict(step_size=step_size, noise_scale=noise_scale, max_drift=max_drift)
+    zeros = {name: number for name, number in numbers.items() if _is_zero(number)}
+    numbers = {name: number for name, number in numbers.items() if name not in zeros}
+    return run_compiled(
+        _sample, energy_fn, x, keys, x, first_step, moves, numbers, num_steps=num_steps, **zeros
+    )
+
+
+def _sample(energy_fn, keys, x, first_step, moves, numbers, *, num_steps, **zeros):
+    if isinstance(energy_fn, TracedEnergy) and energy_fn.ignores_its_gradient():
+        raise ValueError(
+            'energy_fn must have a gradient, got one that is 0 everywhere (of whole numbers, '
+            'comparisons or stop_gradient?)'
+        )
+    settings = numbers | zeros
     x = jax.lax.stop_gradient(x)
-    num_chains, *shape = x.shape
-    keys = draws.chain_keys(key, num_chains)
-    is_noisy = not _is_zero(noise_scale)
+    shape = x.shape[1:]
+    is_noisy = 'noise_scale' not in zeros
 
     def revise(x, t):
-        energy, pull_back = jax.vjp(energy_fn, x)
-        chex.assert_shape(energy, (num_chains,))
-        (gradient,) = pull_back(jnp.ones_like(energy))
+        energy, gradient = energy_and_gradient(energy_fn, x)
         noise = 0.0
         if is_noisy:
             noise = draws.normal(draws.fold_in(keys, t), shape)
         if moves is not None:
             gradient, noise = (jnp.where(moves, part, 0.0) for part in (gradient, noise))
-        revised = langevin_step(
-            x,
-            gradient,
-            noise,
-            step_size=step_size,
-            noise_scale=noise_scale,
-            max_drift=max_drift,
-        )
+        revised = langevin_step(x, gradient, noise, **settings)
         grad_norm = _length(gradient)
         return revised.astype(x.dtype), {'energy': energy, 'grad_norm': grad_norm}
 

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaebm_jax import arguments
 from vaebm_jax import keys as draws
-from vaebm_jax.langevin import EnergyFn
 from vaebm_jax.metropolis import Point, mala_sample, mala_step, point_at
+from vaebm_jax.programs import EnergyFn, run_compiled
 
 _TARGET = 0.6  # Share of accepted steps, near the best of many dimensions, 0.574.
 _PILOT_CHAINS = 64
@@ -133,8 +134,37 @@ def annealed_importance_sampling(
       schedule: where to go, such as `tune` gives.
       x: samples of the schedule's first density, `[B, ...]`.
       num_moves: steps at each β.
+
+    Raises:
+      TypeError: if an argument has another type than said here.
+      ValueError: if an argument has another shape or range than said here.
     """
+    x = arguments.points(x)
+    num_moves = arguments.whole_number('num_moves', num_moves, least=1)
+    _check_base(base, x.shape[1:])
+    _check_schedule(schedule)
     keys = draws.chain_keys(key, x.shape[0])
+    return run_compiled(_anneal, energy_fn, x, keys, base, schedule, x, num_moves=num_moves)
+
+
+def _check_base(base, shape):
+    if np.shape(base.mean) != shape:
+        raise ValueError(f'base must have a mean of shape {shape}, got {np.shape(base.mean)}')
+    arguments.check_positive(**{'std of base': base.std})
+
+
+def _check_schedule(schedule):
+    betas, step_sizes = schedule
+    if np.ndim(betas) != 1 or len(betas) < 2 or np.shape(step_sizes) != np.shape(betas):
+        raise ValueError(
+            'schedule must have as many step sizes as betas, two or more, got shapes '
+            f'{np.shape(betas)} and {np.shape(step_sizes)}'
+        )
+    arguments.check_shares(**{'betas of schedule': betas})
+    arguments.check_positive(**{'step sizes of schedule': step_sizes})
+
+
+def _anneal(energy_fn, keys, base, schedule, x, *, num_moves):
     betas, step_sizes = (jnp.asarray(part, x.dtype) for part in schedule)
 
     def advance(carry, step):
@@ -203,10 +233,22 @@ def tune(
       energy_fn: U, maps `[B, ...]` to energies `[B]` in nats.
       base: U₀.
       num_temperatures: K.
+
+    Raises:
+      TypeError: if an argument has another type than said here.
+      ValueError: if an argument has another shape or range than said here.
     """
+    draws.check_one_key(key)
+    num_temperatures = arguments.whole_number('num_temperatures', num_temperatures, least=1)
+    _check_base(base, np.shape(base.mean))
+    x = jax.eval_shape(lambda key: base.sample(key, _PILOT_CHAINS), key)
+    return run_compiled(_tune, energy_fn, x, key, base, num_temperatures=num_temperatures)
+
+
+def _tune(energy_fn, key, base, *, num_temperatures):
     key_start, key_pilot = jax.random.split(key)
     x = base.sample(key_start, _PILOT_CHAINS)
-    difference = base.energy(x) - energy_fn(x)
+    difference = base.energy(x) - point_at(energy_fn, x).energy
     spread = jnp.std(difference, where=jnp.isfinite(difference))
     reach = jnp.log(jnp.maximum(10.0 * spread, 100.0))
     betas = jax.nn.sigmoid(jnp.linspace(-reach, reach, _PILOT_TEMPERATURES + 1, dtype=x.dtype))
@@ -350,20 +392,25 @@ def bracket_log_z(
       num_moves: steps at each β.
       chains_a_call: bounds the memory.
       track: shows progress: (items, what is done, total, worth of an item) to the same items.
+
+    Raises:
+      TypeError: if an argument has another type than said here.
+      ValueError: if an argument has another shape or range than said here.
     """
+    draws.check_one_key(key)
+    num_chains = arguments.whole_number('num_chains', num_chains, least=1)
+    chains_a_call = arguments.whole_number('chains_a_call', chains_a_call, least=1)
+    if samples is not None and len(samples) < num_chains:
+        raise ValueError(f'samples must be {num_chains=} or more, got {len(samples)}')
     key_tune, key_base, key_forward, key_draw, key_relax, key_reverse = jax.random.split(key, 6)
     keys_of = jax.vmap(jax.random.fold_in, (None, 0))
-    schedule = jax.jit(lambda key: tune(key, energy_fn, base, num_temperatures=num_temperatures))(
-        key_tune
-    )
+    schedule = tune(key_tune, energy_fn, base, num_temperatures=num_temperatures)
 
-    @jax.jit
     def forward(chains):
         x = base.sample(keys_of(key_base, chains), len(chains))
         keys = keys_of(key_forward, chains)
         return annealed_importance_sampling(keys, energy_fn, base, schedule, x, num_moves=num_moves)
 
-    @jax.jit
     def back(chains, x):
         x, _ = mala_sample(
             keys_of(key_relax, chains),

@@ -7,8 +7,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from vaebm_jax import arguments
 from vaebm_jax import keys as draws
-from vaebm_jax.langevin import EnergyFn, langevin_step
+from vaebm_jax.langevin import langevin_step
+from vaebm_jax.programs import EnergyFn, energy_and_gradient, run_compiled
 
 
 class Point(NamedTuple):
@@ -27,10 +29,7 @@ class Point(NamedTuple):
 
 def point_at(energy_fn: EnergyFn, x: chex.Array) -> Point:
     """Evaluates an energy and its gradient at `x`, `[B, ...]`."""
-    energy, pull_back = jax.vjp(energy_fn, x)
-    chex.assert_shape(energy, (x.shape[0],))
-    (gradient,) = pull_back(jnp.ones_like(energy))
-    return Point(x, energy, gradient)
+    return Point(x, *energy_and_gradient(energy_fn, x))
 
 
 def log_acceptance(
@@ -76,6 +75,8 @@ def acceptance(
       x: where the steps start, `[B, ...]`.
       step_size: δ.
     """
+    x = arguments.points(x)
+    arguments.check_positive(step_size=step_size)
     noise = draws.normal(draws.chain_keys(key, x.shape[0]), x.shape[1:]).astype(x.dtype)
     here = point_at(energy_fn, x)
     there = point_at(energy_fn, _propose(here, noise, step_size))
@@ -139,17 +140,28 @@ def mala_sample(
 
     Args:
       key: one key, or `[B]` keys, one a chain. One key stands for `fold_in(key, i)` at chain i.
-      energy_fn: maps `[B, ...]` to energies `[B]` in nats, each row by itself.
-      x: where the chains start, `[B, ...]`.
+      energy_fn: maps `[B, ...]` to energies `[B]` in nats, each row by itself; compiled once, as
+        `langevin_sample` does.
+      x: where the chains start, `[B, ...]` floating-point numbers.
       num_steps: T.
       step_size: δ, of any size: a longer step is refused more often, and biases nothing.
 
     Returns:
       Where the chains end, `[B, ...]`, and `{'energy': [T, B], 'accepted': [T, B]}`: the energy
       after each step, and whether it was taken.
-    """
-    keys = draws.chain_keys(key, x.shape[0])
 
+    Raises:
+      TypeError: if an argument has another type than said here.
+      ValueError: if an argument has another shape or range than said here.
+    """
+    x = arguments.points(x)
+    num_steps = arguments.whole_number('num_steps', num_steps)
+    arguments.check_positive(step_size=step_size)
+    keys = draws.chain_keys(key, x.shape[0])
+    return run_compiled(_sample, energy_fn, x, keys, x, step_size, num_steps=num_steps)
+
+
+def _sample(energy_fn, keys, x, step_size, *, num_steps):
     def step(point, t):
         point, is_accepted = mala_step(draws.fold_in(keys, t), energy_fn, point, step_size)
         return point, {'energy': point.energy, 'accepted': is_accepted}
