@@ -334,6 +334,7 @@ def recover_file(
         logs.say(warning)
     key = jax.random.key(config.seed, impl=config.generator)
     _, refined = recover(key, states, config, np.asarray(condition), num_recoveries, ema)
+    kind = image_format(outputs[0])
     with written(outputs[0]):
         make_folder(outputs[0].parent)
     for output, recovery in zip(outputs, pictures.to_uint8(refined[0]), strict=True):
@@ -342,7 +343,7 @@ def recover_file(
             whole = whole.resize(photo.size, Image.Resampling.BICUBIC)
         whole.paste(photo, mask=Image.fromarray(np.uint8(255 * is_seen)))
         with whole_file(output) as file:
-            whole.save(file, image_format(output), quality=_QUALITY)
+            whole.save(file, kind, quality=_QUALITY)
     logs.say(f'finished: {", ".join(map(str, outputs))}')
 
 
