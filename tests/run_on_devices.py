@@ -14,6 +14,7 @@ from vaebm_jax.config import (
     ConditionConfig,
     Config,
     DataConfig,
+    EnergyConfig,
     LangevinConfig,
     NetworkConfig,
     VAEConfig,
@@ -44,6 +45,18 @@ CONFIGS = {
             energy=(('dense', 16),),
             encoder=(('dense', 16), ('dropout', 0.2)),
             decoder=(('dense', 16),),
+        ),
+    ),
+    'known z': dataclasses.replace(
+        CONFIG,
+        energy=EnergyConfig(
+            reference_std=0.0, scale=1e4, spectral_norm=1.0, l2=1e-3, data_noise=0.02
+        ),
+        vae=VAEConfig(bound_weight=0.0, known_z_weight=1.0, truth_weight=0.1),
+        network=dataclasses.replace(
+            CONFIG.network,
+            energy=(('conv', 8, 3, 1), ('res', 12, 2), ('res', 12, 1)),
+            decoder_modulated=True,
         ),
     ),
     'hole': dataclasses.replace(

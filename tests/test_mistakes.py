@@ -53,6 +53,9 @@ UNUSED_BY_VAE = {
     'energy.reference_std': 0.5,
     'network.energy': '(("dense",8),)',
     'vae.truth_weight': 1,
+    'vae.bound_weight': 0.5,
+    'vae.known_z_weight': 1,
+    'energy.spectral_norm': 1,
     'warmup_steps': 5,
     'schedule.energy_steps': 5,
     'divergence.max_energy': 5,
@@ -87,6 +90,8 @@ def settings():
         ['--config.data.name=mnist', '--config.data.dir=x'],
         'data.image_size must be 28 for',
     )
+    yield ['--config.vae.bound_weight=0'], 'vae.bound_weight or vae.truth_weight must be above 0'
+    yield ['--config.energy.l2=0.1'], 'energy.l2 must be 0 where energy.reference_std is not 0'
     yield ['--config.langevin.step_size=0.04'], 'langevin.step_size must be below 2 * energy.ref'
     yield (
         ['--config.batch_size=0', '--config.seed=-1'],

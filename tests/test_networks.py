@@ -110,6 +110,58 @@ def test_encoder_against_numpy(size):
     chex.assert_tree_all_finite(jax.jit(jax.value_and_grad(loss))(variables))
 
 
+def by_taps(x, layer):
+    """A convolution of stride 1, padding "SAME", as a sum over the taps of its kernel."""
+    kernel, reach = np.asarray(layer['kernel']), layer['kernel'].shape[0] // 2
+    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    height, width = x.shape[1:3]
+    return np.asarray(layer['bias']) + sum(
+        padded[:, i : i + height, j : j + width] @ kernel[i, j]
+        for i in range(len(kernel))
+        for j in range(len(kernel))
+    )
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('features', [3, 5])
+def test_residual_rows_against_numpy(stride, features):
+    net, x = EnergyNet((('res', features, stride),)), normal(2, 4, 6, 3)
+    variables = parameters(net, x)
+    layers = variables['params']
+    pool = lambda x: x.reshape(2, 4 // stride, stride, 6 // stride, stride, -1).mean(axis=(2, 4))
+    inner = pool(by_taps(leaky(by_taps(x, layers['Conv_0'])), layers['Conv_1']))
+    around = pool(np.asarray(x))
+    assert ('Conv_2' in layers) == (features != 3)
+    if features != 3:
+        around = by_taps(around, layers['Conv_2'])
+    expected = dense(layers['energy'], leaky(around + inner).reshape(2, -1))[:, 0]
+    np.testing.assert_allclose(apply(net, variables, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_z_modulates_every_map():
+    """Untrained it changes nothing; a feature's scale and shift are those of z's dense layer."""
+    layers = (('dense', 6), ('map', 4), ('up', 4, 3))
+    plain, modulated = (Decoder(layers, (8, 8, 1), modulated=on) for on in (False, True))
+    z = normal(3, 5)
+    fresh = modulated.init(KEY, z)['params']
+    names = {name for name in fresh if name.startswith('Dense')}
+    assert len(names) == 4  # Row dense, row map, a head for each of the two maps.
+    heads = [name for name in names if not np.any(fresh[name]['kernel'])]
+    assert {fresh[name]['kernel'].shape for name in heads} == {(5, 8)} and len(heads) == 2
+    np.testing.assert_array_equal(
+        apply(modulated, {'params': fresh}, z).shape, apply(plain, plain.init(KEY, z), z).shape
+    )
+    shifted = dict(fresh)
+    last = max(heads)
+    bias = jnp.concatenate([jnp.full(4, -1.0), jnp.arange(4.0)])
+    shifted[last] = {'kernel': jnp.zeros((5, 8)), 'bias': bias}
+    # Scaled by 1 - 1 = 0 and shifted, every image is the last layer of constant features.
+    images = apply(modulated, {'params': shifted}, z)
+    constant = jnp.broadcast_to(jnp.arange(4.0), (1, 8, 8, 4))
+    expected = np.tanh(by_taps(np.asarray(constant), fresh['image']))
+    np.testing.assert_allclose(images, np.broadcast_to(expected, images.shape), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     'layers, shape',
     [

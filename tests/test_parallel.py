@@ -71,6 +71,13 @@ def test_nor_do_conditional_models(tmp_path):
     assert_close(results, select='.mu', tolerance=1e-6)
 
 
+@pytest.mark.multi_device
+def test_nor_does_what_an_energy_keeps_beside_its_parameters(tmp_path):
+    results = run_on_devices(tmp_path, 3, 'float64', 'known z', '1x1', '2x1', '4x3')
+    assert_close(results, select='', tolerance=1e-6)
+    assert any('extra' in name for name in results['1x1'])
+
+
 def test_sizes_that_do_not_divide_are_refused_by_name():
     check_divides(Config(batch_size=16, num_chains=0), 8)
     with pytest.raises(UserError, match='batch_size must divide over 4 devices, got 10; num_chain'):

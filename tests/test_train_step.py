@@ -12,6 +12,8 @@ import pytest
 from vaebm_jax import Batch, States, create_states, train_step
 from vaebm_jax.base import TrainState
 from vaebm_jax.config import Config, EnergyConfig, LangevinConfig, ScheduleConfig, VAEConfig
+from vaebm_jax.keys import branch
+from vaebm_jax.train_state import learning_rate
 from vaebm_jax.train_step import chain_condition, update_energy
 from vaebm_jax.vae import sample_prior
 
@@ -95,17 +97,18 @@ def diagonal_states(theta, beta, log_std, alpha):
 
 
 def numpy_step(key, step, data, theta, beta, log_std, alpha, config):
-    """The gradients and metrics of the poster's algorithm, one formula a line."""
+    """The gradients and metrics of the poster's algorithm, and of what may be added to it."""
     keys = jax.random.split(jax.random.fold_in(key, step), 5)
     chains = range(config.num_chains)
     draw = lambda key, i: np.asarray(jax.random.normal(jax.random.fold_in(key, i), (4,)))
-    z = np.stack([draw(keys[0], i) for i in chains])
+    z = known_z = np.stack([draw(keys[0], i) for i in chains])
     posterior_noise = np.stack([draw(keys[2], i) for i in chains])
     keep = [jax.random.bernoulli(jax.random.fold_in(keys[3], i), 0.7, (4,)) for i in chains]
     assert 0.0 < np.mean(keep) < 1.0
 
     delta, w = config.langevin.step_size, config.vae.kl_weight
-    precision = config.energy.reference_std**-2 + config.energy.scale * theta
+    reference = config.energy.reference_std
+    precision = (reference and reference**-2) + config.energy.scale * theta
     energy = lambda x: 0.5 * np.sum(precision * x**2, axis=1)
     x = guess = alpha * z
     norms = []
@@ -117,17 +120,24 @@ def numpy_step(key, step, data, theta, beta, log_std, alpha, config):
     std = np.exp(log_std)
     seen = np.array(keep) * x
     mean, z = beta * seen, beta * seen + std * posterior_noise
-    error = x - alpha * z
+    error, known_error = x - alpha * z, x - alpha * known_z
+    bound, known = config.vae.bound_weight, config.vae.known_z_weight
+    data_key = branch(jax.random.fold_in(key, step), 'data noise')
+    noise = np.stack([draw(data_key, i) for i in range(len(data))])
+    noisy = data + config.energy.data_noise * noise
+    pull = lambda x: 2.0 * config.energy.l2 / config.energy.scale * energy(x)[:, None]
+    theta_slope = ((1.0 + pull(noisy)) * noisy**2).mean(axis=0)
+    theta_slope -= ((1.0 - pull(x)) * x**2).mean(axis=0)
     z_slope = -2.0 * alpha * error
     gradients = {
-        'theta': 0.5 * config.energy.scale * ((data**2).mean(axis=0) - (x**2).mean(axis=0)),
-        'beta': (z_slope * seen + w * beta * seen**2).mean(axis=0),
-        'log_std': (z_slope * std * posterior_noise + w * (std**2 - 1.0)).mean(axis=0),
-        'alpha': (-2.0 * error * z).mean(axis=0),
+        'theta': 0.5 * config.energy.scale * theta_slope,
+        'beta': bound * (z_slope * seen + w * beta * seen**2).mean(axis=0),
+        'log_std': bound * (z_slope * std * posterior_noise + w * (std**2 - 1.0)).mean(axis=0),
+        'alpha': -2.0 * (bound * error * z + known * known_error * known_z).mean(axis=0),
     }
     norm = lambda *names: np.linalg.norm(np.concatenate([gradients[name] for name in names]))
     metrics = {
-        'energy_data': energy(data).mean(),
+        'energy_data': energy(noisy).mean(),
         'energy_samples': energy(x).mean(),
         'rate': 0.5 * np.sum(mean**2 + std**2 - 1.0 - 2.0 * log_std, axis=1).mean(),
         'distortion': np.sum(error**2, axis=1).mean(),
@@ -143,8 +153,8 @@ def numpy_step(key, step, data, theta, beta, log_std, alpha, config):
     return gradients, metrics
 
 
-@pytest.mark.parametrize('step', [0, 5])
-def test_the_whole_step_against_numpy(step):
+@pytest.mark.parametrize('step, taught', [(0, False), (5, False), (5, True)])
+def test_the_whole_step_against_numpy(step, taught):
     config = Config(
         batch_size=4,
         num_chains=6,
@@ -154,6 +164,12 @@ def test_the_whole_step_against_numpy(step):
         energy=EnergyConfig(reference_std=0.8, scale=1.5),
         vae=VAEConfig(kl_weight=0.7),
     )
+    if taught:
+        config = dataclasses.replace(
+            config,
+            energy=EnergyConfig(reference_std=0.0, scale=1.5, l2=0.3, data_noise=0.6),
+            vae=VAEConfig(kl_weight=0.7, bound_weight=0.4, known_z_weight=1.7),
+        )
     theta, beta, log_std, alpha = 0.5 * normal(4, 4)
     data = normal(4, 4, seed=1)
     states = diagonal_states(theta, beta, log_std, alpha)
@@ -190,6 +206,37 @@ def test_rates_fall_to_their_ends(tiny_config, energy_steps):
             rates.append(-float(updates['weight']) / peak)
         expected = 1.0 - 0.95 * np.minimum(np.arange(12) / num_steps, 1.0)
         np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+def test_rates_rise_to_their_peaks():
+    schedule = ScheduleConfig(name='linear', decay_share=0.5, final_share=0.0, rise_steps=4)
+    rates = [float(learning_rate(2.0, schedule, 20)(step)) for step in (0, 1, 3, 4, 10, 15, 20)]
+    np.testing.assert_allclose(rates, [0.5, 1.0, 2.0, 2.0, 2.0, 1.0, 0.0], rtol=1e-6)
+
+
+def test_a_longer_gradient_is_shortened(tiny_config):
+    """The energy's in units of its scale: two runs whose scales differ take the same steps."""
+    by_scale = []
+    for scale in (1e2, 1e5):
+        energy = EnergyConfig(reference_std=0.0, scale=scale, max_grad_norm=1e-3)
+        config = dataclasses.replace(tiny_config, energy=energy)
+        state = jit_states(KEY, config).energy
+        gradient = jax.tree.map(lambda leaf, scale=scale: jnp.full_like(leaf, scale), state.params)
+        (_, (moments, _)), size = state.advance(gradient, 0.0).opt_state, optax.tree.norm
+        by_scale.append(size(moments.mu) / scale)
+    np.testing.assert_allclose(by_scale, 0.5 * 1e-3, rtol=1e-4)
+
+
+def test_without_the_bound_the_encoder_learns_from_the_data_alone(tiny_config):
+    taught = lambda **weights: dataclasses.replace(tiny_config, vae=VAEConfig(**weights))
+    states, batch = descending(jit_states(KEY, tiny_config)), Batch(images(8))
+    after, metrics = jit_step(KEY, states, batch, taught(bound_weight=0.0, known_z_weight=1.0))
+    assert moved(states, after) == (['energy', 'decoder'], ['encoder'])
+    assert metrics['rate'] > 0 and metrics['grad_norm/encoder'] == 0.0
+    after, _ = jit_step(KEY, states, batch, taught(bound_weight=0.0, truth_weight=0.5))
+    other, _ = jit_step(KEY, states, batch, taught(bound_weight=0.0, truth_weight=1.0))
+    twice = jax.tree.map(lambda leaf: 2.0 * leaf, lost(states.encoder, after.encoder))
+    assert_close(lost(states.encoder, other.encoder), twice)
 
 
 def test_all_three_move_and_advance(tiny_config):

@@ -17,10 +17,12 @@ class TrainState(train_state.TrainState):
 
     Attributes:
       ema_params: the average.
+      extra: what the model keeps and no gradient changes: spectral norm's vectors; None: nothing.
       was_trained: whether the first parameters were those of another run (`init_from`).
     """
 
     ema_params: Any = None
+    extra: Any = None
     was_trained: bool = flax.struct.field(pytree_node=False, default=False)
 
     @classmethod

@@ -21,7 +21,8 @@ def vae_step(
 ) -> tuple[States, Metrics]:
     """A VAE that learns from the data: no chain, and the energy stands still.
 
-    `vae.guess_weight` counts as it does in `train_step`; `vae.truth_weight` has nothing to add.
+    `vae.guess_weight` counts as it does in `train_step`; `vae.truth_weight`, `bound_weight` and
+    `known_z_weight` do not: there is one bound, that of the data, and no chain.
     `methods.METHODS` lists what else is not used.
     Arguments and results are those of `train_step`, whose warm start this is
     (`config.warmup_steps`).
@@ -29,7 +30,8 @@ def vae_step(
     keys = image_keys(jax.random.fold_in(key, states.energy.step), batch, axis_name)
     key_posterior, key_dropout, key_truth = (fold_in(keys, part) for part in range(3))
     config.freeze()
-    alone = dataclasses.replace(config, vae=dataclasses.replace(config.vae, truth_weight=0.0))
+    bound_alone = dataclasses.replace(config.vae, bound_weight=1.0, truth_weight=0.0)
+    config = dataclasses.replace(config, vae=bound_alone)
     encoder, decoder, metrics = update_vae(
         key_posterior,
         key_dropout,
@@ -39,7 +41,7 @@ def vae_step(
         batch.condition,
         config,
         axis_name,
-        truth=functools.partial(truth_loss, key_truth, batch, alone),
+        teaching=(functools.partial(truth_loss, key_truth, batch, config),),
     )
     return States(states.energy.stand_still(), encoder, decoder), metrics
 

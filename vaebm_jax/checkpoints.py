@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import jax
 import orbax.checkpoint as ocp
 
-from vaebm_jax import distributed, logs
+from vaebm_jax import distributed, logs, spectral
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, from_json, refuse_other_networks
 from vaebm_jax.errors import UserError
@@ -68,7 +68,7 @@ def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> 
     with _written(folder):
         manager.save(
             step,
-            args=ocp.args.StandardSave(whole_states(states, all_devices())),
+            args=ocp.args.StandardSave(_stored(whole_states(states, all_devices()))),
             custom_metadata={'rollbacks': rollbacks, 'was_trained': _trained_before(states)},
         )
     if distributed.is_first():
@@ -181,10 +181,27 @@ def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
     )
-    states = manager.restore(step, args=ocp.args.StandardRestore(target))
+    found = manager.restore(step, args=ocp.args.StandardRestore(_stored(target)))
+    states = States(*(getattr(target, name).replace(**found[name]) for name in _MODELS))
     for name in _metadata(manager, step).get('was_trained', ()):
         states = states.replace(**{name: getattr(states, name).replace(was_trained=True)})
     return states
+
+
+def _stored(states: States) -> dict[str, dict]:
+    """What a checkpoint holds: of each model its fields, but for what it has none of.
+
+    So a model without `extra` is stored as it was before there was such a field.
+    """
+    fields = ('step', 'params', 'opt_state', 'ema_params', 'extra')
+    return {
+        name: {
+            field: getattr(getattr(states, name), field)
+            for field in fields
+            if getattr(getattr(states, name), field) is not None
+        }
+        for name in _MODELS
+    }
 
 
 def rollbacks_at(manager: ocp.CheckpointManager, step: int) -> int:
@@ -294,6 +311,7 @@ def start_from(states: States, config: Config) -> States:
         started[name] = fresh.replace(
             params=trained.params,
             ema_params=trained.ema_params,
+            extra=fresh.extra and spectral.start(trained.params),
             was_trained=trained.was_trained or int(trained.num_updates) > 0,
         )
     return States(**started)

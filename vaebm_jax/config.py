@@ -138,7 +138,13 @@ class EnergyConfig(Settings):
       reference_mean: m of it, in every pixel; 0 is grey, -1 (less `data.headroom`) black.
       scale: the factor of the network; 0: 1 / σ², the normalised form; 1: the authors' form.
       learning_rate: Adam's, at its highest.
-      adam_b1: Adam's decay of the first moment.
+      adam_b1, adam_b2: Adam's decay of the first and the second moment.
+      max_grad_norm: a gradient longer than this, in units of `scale`, is shortened to it; 0: none.
+      spectral_norm: every kernel's largest singular value is scaled to it; 0: kernels as they are.
+      l2: factor of `f(x)²`, its mean over data and over samples, in the energy's loss divided by
+        `scale`: it holds f near 0, where the loss alone would let it drift.
+      data_noise: standard deviation of the noise that the energy's data are given. The chain leaves
+        `step_size * sqrt(num_steps)` on its samples, by which an energy could tell them.
     """
 
     reference_std: float = 0.016
@@ -146,6 +152,11 @@ class EnergyConfig(Settings):
     scale: float = 0.0
     learning_rate: float = 1e-3
     adam_b1: float = 0.5
+    adam_b2: float = 0.999
+    max_grad_norm: float = 0.0
+    spectral_norm: float = 0.0
+    l2: float = 0.0
+    data_noise: float = 0.0
 
 
 @dataclasses.dataclass(eq=False)
@@ -155,7 +166,12 @@ class VAEConfig(Settings):
     Attributes:
       learning_rate: Adam's, at its highest.
       kl_weight: factor of the rate beside the squared error; half of it is the decoder's variance.
-      adam_b1: Adam's decay of the first moment.
+      adam_b1, adam_b2: Adam's decay of the first and the second moment.
+      max_grad_norm: a gradient longer than this is shortened to it; 0: none is.
+      bound_weight: factor of the loss on refined samples; 1: the poster.
+      known_z_weight: factor of the squared distance from a refined sample to what the decoder makes
+        of the very z that its chain started from (Hill et al., Dual-MCMC teaching, 2023); 0: the
+        poster.
       truth_weight: factor of the same loss on the data themselves, beside that on revised samples;
         0: the poster, whose VAE learns from revised samples alone.
       guess_weight: with a condition, factor of the squared distance from a first guess to the
@@ -165,6 +181,10 @@ class VAEConfig(Settings):
     learning_rate: float = 1e-4
     kl_weight: float = 0.3
     adam_b1: float = 0.5
+    adam_b2: float = 0.999
+    max_grad_norm: float = 0.0
+    bound_weight: float = 1.0
+    known_z_weight: float = 0.0
     truth_weight: float = 0.0
     guess_weight: float = 0.0
 
@@ -174,7 +194,8 @@ class NetworkConfig(Settings):
     """Tables of layers; `vaebm_jax.networks` says what a row means.
 
     Attributes:
-      energy: ('conv', features, kernel, stride), ('dense', features) rows.
+      energy: ('conv', features, kernel, stride), ('res', features, stride), ('dense', features)
+        rows.
       energy_outputs: how many outputs the energy sums.
       encoder: as `energy`, and ('dropout', rate).
       decoder: ('dense', features) rows, and after one ('map', features) row also
@@ -182,6 +203,8 @@ class NetworkConfig(Settings):
         ('down', features, kernel) rows, then as many `up` rows, `conv` rows between.
       activation: leaky_relu (slope 0.2) or silu.
       decoder_norm: group or none.
+      decoder_modulated: z scales and shifts the features of every map of the decoder, as it does in
+        a U-Net.
       decoder_output: tanh, pixels in (-1, 1) and `data.headroom`, or linear, any number; with a
         condition the output is its hint and a residual, linear in any case.
       init_std: standard deviation of initial kernels; 0: LeCun's.
@@ -193,6 +216,7 @@ class NetworkConfig(Settings):
     decoder: tuple = (('dense', 256), ('dense', 256))
     activation: str = 'leaky_relu'
     decoder_norm: str = 'group'
+    decoder_modulated: bool = False
     decoder_output: str = 'tanh'
     init_std: float = 0.0
 
@@ -208,6 +232,7 @@ class ScheduleConfig(Settings):
       final_share: linear: what is left of the rate at the end.
       decay_rate: exponential: the factor.
       decay_steps: exponential: training steps to one factor.
+      rise_steps: in its first so many updates a model's rate rises from 0.
       energy_steps: the run is so long for the energy's rate, which counts the energy's own updates;
         0: num_steps, the last part of which it does not see after a warm start.
     """
@@ -217,6 +242,7 @@ class ScheduleConfig(Settings):
     final_share: float = 0.05
     decay_rate: float = 0.98
     decay_steps: int = 3000
+    rise_steps: int = 0
     energy_steps: int = 0
 
 
@@ -389,15 +415,15 @@ _DATA_NAMES = (*_IMAGE_SIZES, *FOLDERS)
 _HOLES = ('center_hole', 'random_hole', 'free_form', 'lower_half')
 _CONDITION_KINDS = ('none', *_HOLES, 'gray', 'low_resolution')
 
-_TRUNK_ROWS = {'conv': 3, 'dense': 1}
+_TRUNK_ROWS = {'conv': 3, 'res': 2, 'dense': 1}
 _TABLE_ROWS = {
     'energy': _TRUNK_ROWS,
     'encoder': _TRUNK_ROWS | {'dropout': 1},
     'decoder': {'dense': 1, 'map': 1, 'down': 2, 'up': 2, 'conv': 2},
 }
 _TABLE_ORDER = {
-    'energy': '(conv )*(dense )*',
-    'encoder': '((conv|dropout) )*((dense|dropout) )*',
+    'energy': '((conv|res) )*(dense )*',
+    'encoder': '((conv|res|dropout) )*((dense|dropout) )*',
     'decoder': '(dense )*(map ((up|conv) )*)?|down ((down|conv) )*((up|conv) )*',
 }
 
@@ -440,6 +466,7 @@ def validate(config: Config) -> None:
     expect('0 or more', lambda n: n >= 0, 'checkpoint_every', 'keep_checkpoints')
     expect('at least 1', lambda n: n >= 1, 'langevin.num_steps')
     expect('0 or more', lambda n: n >= 0, 'data.resident_bytes', 'schedule.energy_steps')
+    expect('0 or more', lambda n: n >= 0, 'schedule.rise_steps')
     expect('from 0 to 2**32 - 1', lambda n: 0 <= n < 2**32, 'seed')
     positive = lambda value: 0 < value < float('inf')
     expect('a positive number', positive, 'langevin.step_size', 'energy.learning_rate')
@@ -448,13 +475,18 @@ def validate(config: Config) -> None:
     expect('0 or a positive number', not_negative, 'langevin.noise_scale', 'vae.kl_weight')
     expect('0 or a positive number', not_negative, 'langevin.max_drift')
     expect('0 or a positive number', not_negative, 'vae.truth_weight', 'vae.guess_weight')
+    expect('0 or a positive number', not_negative, 'vae.known_z_weight', 'vae.bound_weight')
+    expect('0 or a positive number', not_negative, 'energy.max_grad_norm', 'vae.max_grad_norm')
+    expect('0 or a positive number', not_negative, 'energy.spectral_norm', 'energy.l2')
     expect('0 or a positive number', not_negative, 'energy.reference_std', 'energy.scale')
+    expect('0 or a positive number', not_negative, 'energy.data_noise')
     expect('0 or a positive number', not_negative, 'network.init_std', 'divergence.max_energy')
     expect('0 or a positive number', not_negative, 'data.headroom')
     end = 1 + config.data.headroom
     expect(f'in [{-end:g}, {end:g}]', lambda mean: abs(mean) <= end, 'energy.reference_mean')
     expect('in (0, 1]', lambda factor: 0 < factor <= 1, 'divergence.rate_factor')
     expect('in [0, 1)', lambda b: 0 <= b < 1, 'ema_decay', 'energy.adam_b1', 'vae.adam_b1')
+    expect('in [0, 1)', lambda b: 0 <= b < 1, 'energy.adam_b2', 'vae.adam_b2')
     expect('in [0, 1]', lambda b: 0 <= b <= 1, 'schedule.decay_share', 'schedule.final_share')
     one_of('dtype', 'float32', 'bfloat16')
     one_of('generator', 'threefry2x32', 'rbg')
@@ -514,7 +546,10 @@ def validate(config: Config) -> None:
     if kind == 'gray':
         expect('3 where condition.kind is gray', lambda n: n == 3, 'data.num_channels')
     std = config.energy.reference_std
+    if not config.vae.bound_weight and not config.vae.truth_weight:
+        wrong.append('vae.bound_weight or vae.truth_weight must be above 0: they teach the encoder')
     if std:
+        expect('0 where energy.reference_std is not 0', lambda l2: l2 == 0, 'energy.l2')
         stable = f'below 2 * energy.reference_std = {2 * std:g}, or the chain diverges'
         expect(stable, lambda step_size: step_size < 2 * std, 'langevin.step_size')
     else:

@@ -28,6 +28,8 @@ METHODS = {
             'warmup_steps',
             'langevin.*',
             'energy.*',
+            'vae.bound_weight',
+            'vae.known_z_weight',
             'vae.truth_weight',
             'network.energy',
             'network.energy_outputs',

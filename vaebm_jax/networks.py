@@ -4,6 +4,8 @@ A table is a tuple of rows; `config.NetworkConfig` says what may stand in it:
 
     ('conv', features, kernel, stride)   convolution, zero padding ("SAME"), activation; in the
                                          decoder without a stride
+    ('res', features, stride)            energy and encoder: residual block of two convolutions of
+                                         kernel 3, activation; a stride of 2 averages 2 x 2 pixels
     ('dense', features)                  flattens a map; dense layer, activation
     ('map', features)                    decoder: dense layer to its first, smallest map
     ('down', features, kernel)           decoder with a condition: convolution of stride 2
@@ -65,6 +67,19 @@ class _Network(nn.Module, kw_only=True):
             'kernel_init': normal if self.init_std else nn.initializers.lecun_normal(),
         }
 
+    def residual(self, features, stride, x):
+        """The activation of `x + conv(activation(conv(x)))`, both pooled.
+
+        Where the number of features changes, x is brought to it by a kernel of 1 x 1.
+        """
+        pool = lambda x: nn.avg_pool(x, (stride, stride), (stride, stride)) if stride > 1 else x
+        inner = self.activate(self.conv(features, 3, 1, x))
+        inner = pool(self.conv(features, 3, 1, inner))
+        x = pool(x)
+        if x.shape[-1] != features:
+            x = self.conv(features, 1, 1, x)
+        return self.activate(x + inner)
+
     def bottom_up(self, layers, x, condition, dropout_keys=None):
         """The trunk of energy and encoder: an image, with its condition's channels, to features."""
         if condition is not None:
@@ -72,10 +87,14 @@ class _Network(nn.Module, kw_only=True):
         for index, (kind, *sizes) in enumerate(layers):
             if kind == 'conv':
                 x = self.activate(self.conv(*sizes, x))
+            elif kind == 'res':
+                x = self.residual(*sizes, x)
             elif kind == 'dense':
                 x = self.activate(self.dense(*sizes, x))
             elif kind != 'dropout':
-                raise ValueError(f'a bottom-up table has conv, dense, dropout rows, got {kind!r}')
+                raise ValueError(
+                    f'a bottom-up table has conv, res, dense, dropout rows, got {kind!r}'
+                )
             elif dropout_keys is not None:
                 x = _dropout(draws.fold_in(dropout_keys, index), x, *sizes)
         return x
@@ -164,7 +183,7 @@ class Decoder(_Network):
     With a condition the images are its hint and a residual, and the hint alone where pixels are
     seen. A table that begins with `down` rows is a U-Net: they read the condition, each `up` row's
     map is joined with the one of its size from the way down, and z scales and shifts the features
-    of every row.
+    of every row; with `modulated` it does so in other tables, too.
     """
 
     layers: tuple
@@ -172,6 +191,7 @@ class Decoder(_Network):
     norm: str = 'group'
     output: str = 'tanh'
     limit: float = 1.0
+    modulated: bool = False
 
     @nn.compact
     def __call__(self, z: chex.Array, condition: chex.Array | None = None) -> chex.Array:
@@ -201,7 +221,8 @@ class Decoder(_Network):
                     f'a decoder table has dense, map, down, up and conv rows, got {kind!r}'
                 )
             x = self.normalize(x)
-            x = self.activate(self.modulate(x, z) if is_unet else x)
+            is_modulated = is_unet or (self.modulated and x.ndim == 4)
+            x = self.activate(self.modulate(x, z) if is_modulated else x)
             if kind == 'up' and skips:
                 skip = skips.pop()
                 x = jnp.concatenate([x[:, : skip.shape[1], : skip.shape[2]], skip], axis=-1)

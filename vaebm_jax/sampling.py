@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaebm_jax import spectral
 from vaebm_jax.base import States, TrainState
 from vaebm_jax.condition import keep_seen, seen_of
 from vaebm_jax.config import Config
@@ -96,9 +97,12 @@ def energy_of(
 ) -> Callable[[chex.Array], chex.Array]:
     """The energy `x -> [B]` nats of one TrainState, with its `params`."""
     config.freeze()
+    params = state.params
+    if config.energy.spectral_norm:
+        params = spectral.normalize(params, state.extra, config.energy.spectral_norm)
     return make_energy_fn(
         state.apply_fn,
-        cast_inner(state.params, config.dtype),
+        cast_inner(params, config.dtype),
         condition,
         reference_std=config.energy.reference_std,
         scale=config.energy.scale,

@@ -1,5 +1,6 @@
 """From an experiment's config to its three untrained models."""
 
+import dataclasses
 import functools
 
 import chex
@@ -7,13 +8,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vaebm_jax import spectral
 from vaebm_jax.base import States, TrainState
-from vaebm_jax.config import Config, ScheduleConfig
+from vaebm_jax.config import Config, EnergyConfig, ScheduleConfig
 from vaebm_jax.networks import Decoder, Encoder, EnergyNet
 
 
 def learning_rate(peak: float, schedule: ScheduleConfig, num_steps: int) -> optax.Schedule:
     """The rate at each step: `peak`, and how it falls over a run of `num_steps`."""
+    if schedule.rise_steps:
+        rise = optax.linear_schedule(0.0, 1.0, schedule.rise_steps)
+        level = learning_rate(peak, dataclasses.replace(schedule, rise_steps=0), num_steps)
+        return lambda step: rise(step + 1) * level(step)
     if schedule.name == 'linear':
         fall = max(1, round(schedule.decay_share * num_steps))
         return optax.linear_schedule(
@@ -52,8 +58,15 @@ def _functions(network):
 
 
 @functools.lru_cache
-def _adam(peak, b1, schedule, num_steps):
-    return optax.adam(learning_rate(peak, schedule, num_steps), b1=b1)
+def _adam(section, schedule, num_steps):
+    rate = learning_rate(section.learning_rate, schedule, num_steps)
+    adam = optax.adam(rate, b1=section.adam_b1, b2=section.adam_b2)
+    if not section.max_grad_norm:
+        return adam
+    unit = 1.0
+    if isinstance(section, EnergyConfig):
+        unit = section.scale or section.reference_std**-2
+    return optax.chain(optax.clip_by_global_norm(section.max_grad_norm * unit), adam)
 
 
 def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | None = None) -> States:
@@ -81,18 +94,22 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
         table.decoder_norm,
         table.decoder_output,
         limit=1.0 + config.data.headroom,
+        modulated=table.decoder_modulated,
         **common,
     )
 
     def create(key, network, example, section, num_steps=config.num_steps):
         init, apply = _functions(network)
         params = init(key, example, condition)['params']
-        tx = _adam(section.learning_rate, section.adam_b1, config.schedule, num_steps)
+        tx = _adam(section, config.schedule, num_steps)
         return TrainState.create(apply_fn=apply, params=params, tx=tx)
 
     key_energy, key_encoder, key_decoder = jax.random.split(key, 3)
+    energy = create(key_energy, energy, image, config.energy, energy_steps(config))
+    if config.energy.spectral_norm:
+        energy = energy.replace(extra=spectral.start(energy.params))
     return States(
-        energy=create(key_energy, energy, image, config.energy, energy_steps(config)),
+        energy=energy,
         encoder=create(key_encoder, encoder, image, config.vae),
         decoder=create(key_decoder, decoder, z, config.vae),
     )

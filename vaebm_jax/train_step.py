@@ -5,7 +5,7 @@ data against the revised, and the VAE learns from the revised.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import optax
 
 from vaebm_jax import keys as draws
-from vaebm_jax import vae
+from vaebm_jax import spectral, vae
 from vaebm_jax.base import Batch, States, TrainState
 from vaebm_jax.config import Config
 from vaebm_jax.energy import mle_loss
-from vaebm_jax.keys import chain_keys
+from vaebm_jax.keys import branch, chain_keys
 from vaebm_jax.sampling import ancestral_langevin_sample, decode, energy_of
 
 Metrics = dict[str, chex.Array]
@@ -43,15 +43,15 @@ def train_step(
     Returns:
       The three states a step later, and metrics: scalars, means over all devices.
     """
-    key_prior, key_langevin, key_posterior, key_dropout, key_truth = jax.random.split(
-        jax.random.fold_in(key, states.energy.step), 5
-    )
+    key = jax.random.fold_in(key, states.energy.step)
+    key_prior, key_langevin, key_posterior, key_dropout, key_truth = jax.random.split(key, 5)
     num_chains, first = local_chains(config, batch, axis_name)
     keys_truth = image_keys(key_truth, batch, axis_name)
+    keys_prior = chain_keys(key_prior, num_chains, first)
     condition = chain_condition(batch.condition, num_chains)
 
     guess, refined, info = ancestral_langevin_sample(
-        chain_keys(key_prior, num_chains, first),
+        keys_prior,
         chain_keys(key_langevin, num_chains, first),
         own_copy(states, axis_name),
         config,
@@ -59,7 +59,12 @@ def train_step(
         condition,
     )
     energy, energy_metrics = update_energy(
-        states.energy, batch, refined, condition, config, axis_name
+        states.energy,
+        with_noise(image_keys(branch(key, 'data noise'), batch, axis_name), batch, config),
+        refined,
+        condition,
+        config,
+        axis_name,
     )
     encoder, decoder, vae_metrics = update_vae(
         chain_keys(key_posterior, num_chains, first),
@@ -70,7 +75,10 @@ def train_step(
         condition,
         config,
         axis_name,
-        truth=functools.partial(truth_loss, keys_truth, batch, config),
+        teaching=(
+            functools.partial(truth_loss, keys_truth, batch, config),
+            functools.partial(known_z_loss, keys_prior, refined, condition, config),
+        ),
     )
     metrics = chain_metrics(guess, refined, info, batch.image, axis_name)
     metrics['langevin/energy_drop'] = (
@@ -103,12 +111,27 @@ def update_energy(
         energy_data = energy_of(model, config, batch.condition)(batch.image)
         energy_samples = energy_of(model, config, condition)(samples)
         means = {'energy_data': jnp.mean(energy_data), 'energy_samples': jnp.mean(energy_samples)}
-        return mle_loss(energy_data, energy_samples), means
+        loss = mle_loss(energy_data, energy_samples)
+        if config.energy.l2:
+            squares = jnp.mean(jnp.square(energy_data)) + jnp.mean(jnp.square(energy_samples))
+            loss += config.energy.l2 / config.energy.scale * squares
+        return loss, means
 
     grads, metrics = jax.grad(loss_fn, has_aux=True)(own_copy(state.params, axis_name))
     grads, metrics = mean_over_devices((grads, metrics), axis_name)
     metrics['grad_norm/energy'] = optax.tree.norm(grads)
-    return state.advance(grads, config.ema_decay), metrics
+    state = state.advance(grads, config.ema_decay)
+    if config.energy.spectral_norm:
+        state = state.replace(extra=spectral.iterate(state.params, state.extra))
+    return state, metrics
+
+
+def with_noise(keys: chex.PRNGKey, batch: Batch, config: Config) -> Batch:
+    """The batch as the energy sees it: noise of `energy.data_noise` on its images, a key each."""
+    if not config.energy.data_noise:
+        return batch
+    noise = draws.normal(keys, batch.image.shape[1:])
+    return batch.replace(image=batch.image + config.energy.data_noise * noise)
 
 
 def update_vae(
@@ -120,7 +143,7 @@ def update_vae(
     condition: chex.Array | None,
     config: Config,
     axis_name: str | None = None,
-    truth: Loss | None = None,
+    teaching: Sequence[Loss] = (),
 ) -> tuple[TrainState, TrainState, Metrics]:
     """One step of variational MCMC teaching: the VAE's bound on revised images (poster, eq. 3).
 
@@ -133,13 +156,14 @@ def update_vae(
       condition: of the samples, or None.
       config: the experiment.
       axis_name: the mapped axis of devices, if there is one.
-      truth: what is added to the bound, such as `truth_loss` of the data; None: nothing.
+      teaching: what is added to the bound: `known_z_loss`, `truth_loss` of the data.
     """
 
     def loss_fn(params):
         models = encoder.replace(params=params[0]), decoder.replace(params=params[1])
-        loss, metrics = vae_loss(key_posterior, key_dropout, *models, samples, condition, config)
-        return loss + truth(*models) if truth else loss, metrics
+        bound, metrics = vae_loss(key_posterior, key_dropout, *models, samples, condition, config)
+        loss = config.vae.bound_weight * bound
+        return loss + sum(extra(*models) for extra in teaching), metrics
 
     params = own_copy((encoder.params, decoder.params), axis_name)
     grads, metrics = jax.grad(loss_fn, has_aux=True)(params)
@@ -168,6 +192,32 @@ def vae_loss(
     distortion = vae.distortion(images, decode(decoder, z, condition))
     loss = vae.negative_elbo(distortion, rate, config.vae.kl_weight)
     return jnp.mean(loss), {'rate': jnp.mean(rate), 'distortion': jnp.mean(distortion)}
+
+
+def known_z_loss(
+    keys: chex.PRNGKey,
+    refined: chex.Array,
+    condition: chex.Array | None,
+    config: Config,
+    encoder: TrainState,
+    decoder: TrainState,
+) -> chex.Array:
+    """`known_z_weight` times the mean of |x - g(z)|², z that from which the chain to x started.
+
+    Args:
+      keys: from which the chains' z were drawn, one a chain.
+      refined: where they ended, `[B, H, W, C]`.
+      condition: of the chains, or None.
+      config: the experiment.
+      encoder: not used: no inference stands between z and x here.
+      decoder: the generator.
+    """
+    del encoder
+    if not config.vae.known_z_weight:
+        return 0.0
+    z = vae.sample_prior(keys, refined.shape[0], config.latent_dim)
+    errors = vae.distortion(refined, decode(decoder, z, condition))
+    return config.vae.known_z_weight * jnp.mean(errors)
 
 
 def truth_loss(
