@@ -13,7 +13,8 @@ by the compiler's own analysis. The variants are
     compile        the step: `ms` from nothing, `cached_ms` with the compilation cache
     floor          the step's products, counted from shapes, at the best rate of a plain matrix
                    product in this run
-    torch_...      the same parts in PyTorch, eager and by torch.compile
+    torch_...      the same parts in PyTorch, eager and by torch.compile; on a GPU each also as a
+                   CUDA graph
 
 and last, with a peer, `ratio` and `ratio_chain`: the best peer's time over ours, above 1 is ahead;
 CPU time on a CPU, wall time on an accelerator. PyTorch runs in a process of its own, by
@@ -220,17 +221,20 @@ def peer_settings(config):
     dtypes = {config.dtype}
     if jax.default_backend() == 'cpu' and not bfloat16_flags():
         dtypes.add('float32')
+    modes = {'eager': (), 'compile': ('--compile',)}
+    if jax.default_backend() != 'cpu':
+        modes |= {'graphs': ('--graphs',), 'compile_graphs': ('--compile', '--graphs')}
     return {
-        f'torch_{dtype}_{mode}': (dtype, mode == 'compile')
+        f'torch_{dtype}_{mode}': (dtype, options)
         for dtype in sorted(dtypes)
-        for mode in ('eager', 'compile')
+        for mode, options in modes.items()
     }
 
 
 class TorchPeer:
     """torch_step.py in a process of its own, asked for one part at a time."""
 
-    def __init__(self, config, dtype, compiled):
+    def __init__(self, config, dtype, options):
         command = [_PEER_PYTHON.value, str(pathlib.Path(__file__).with_name('torch_step.py'))]
         command += ['--config', vaebm_config.to_json(config), '--dtype', dtype]
         command += ['--device', 'cpu' if jax.default_backend() == 'cpu' else 'cuda']
@@ -238,7 +242,7 @@ class TorchPeer:
         # Threads that spin while they wait would count as CPU time.
         environment = os.environ | {'OMP_WAIT_POLICY': 'passive', 'PYTHONPATH': ''}
         self.process = subprocess.Popen(
-            command + ['--compile'] * compiled,
+            [*command, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
