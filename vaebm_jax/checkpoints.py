@@ -5,6 +5,7 @@ digests of its files, and is read only if they agree.
 """
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -19,7 +20,8 @@ import orbax.checkpoint as ocp
 
 from vaebm_jax import distributed, logs, spectral
 from vaebm_jax.base import States
-from vaebm_jax.config import Config, from_json, refuse_other_networks
+from vaebm_jax.config import FOLDERS, Config, from_json, refuse_other_networks
+from vaebm_jax.data import Folder
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, sync_tree, write_atomically, written
 from vaebm_jax.methods import has_energy
@@ -53,13 +55,16 @@ def checkpoint_manager(
     )
 
 
-def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> None:
+def save(
+    manager: ocp.CheckpointManager, states: States, rollbacks: int = 0, files: dict | None = None
+) -> None:
     """Saves the states under their own step; whole on disk when this returns.
 
     Args:
       manager: of the run.
       states: to save, as `place_states` gives them; all processes write their part.
       rollbacks: how often the run has gone back so far; `rollbacks_at` reads it.
+      files: the `listing` of the folder of images, if the run is on one; `files_at` reads it.
     """
     step = int(states.energy.step)
     folder = pathlib.Path(manager.directory) / str(step)
@@ -69,7 +74,11 @@ def save(manager: ocp.CheckpointManager, states: States, rollbacks: int = 0) -> 
         manager.save(
             step,
             args=ocp.args.StandardSave(_stored(whole_states(states, all_devices()))),
-            custom_metadata={'rollbacks': rollbacks, 'was_trained': _trained_before(states)},
+            custom_metadata={
+                'rollbacks': rollbacks,
+                'was_trained': _trained_before(states),
+                'files': files,
+            },
         )
     if distributed.is_first():
         with written(folder):
@@ -209,6 +218,14 @@ def rollbacks_at(manager: ocp.CheckpointManager, step: int) -> int:
     return _metadata(manager, step).get('rollbacks', 0)
 
 
+def files_at(manager: ocp.CheckpointManager, step: int) -> dict | None:
+    """The `listing` of the folder that the run had its images from when it saved this step.
+
+    None where it is on no folder, or from before this was kept.
+    """
+    return _metadata(manager, step).get('files')
+
+
 def _metadata(manager, step):
     return manager.metadata(step).custom_metadata or {}
 
@@ -289,6 +306,55 @@ def load(
             raise UserError(
                 f'the checkpoint {folder / str(step)} is not one of this config: {reason}'
             ) from error
+
+
+def refuse_other_files(workdir: str | os.PathLike, files: dict, num_steps: int) -> None:
+    """Raises a UserError where the run would go on with other images than it began with.
+
+    Args:
+      workdir: of the run.
+      files: the `listing` of the folder of images today.
+      num_steps: of the run; one that has come so far does not go on.
+    """
+    if not (local_folder(workdir) / 'checkpoints').is_dir():
+        return
+    with checkpoint_manager(workdir, read_only=True) as manager:
+        for step in sorted(manager.all_steps(), reverse=True):
+            difference = other_files(files_at(manager, step), files)
+            if not difference or step >= num_steps:
+                return
+            # What a damaged one says does not count; those before it are of the same files.
+            if damage(pathlib.Path(manager.directory) / str(step)) in ('', _NO_DIGESTS):
+                raise UserError(
+                    f'the run in {workdir} cannot go on, for {difference}; take another workdir '
+                    f'and --config.init_from={workdir} to go on from its parameters'
+                )
+
+
+def warn_of_seen_images(workdir: str | os.PathLike, step: int, config: Config) -> None:
+    """Says where images of a folder that are to be held out may be among those trained on."""
+    if config.data.name not in FOLDERS:
+        return
+    folder = Folder(dataclasses.replace(config.data, skip_unreadable=False), 'train')
+    if folder.has_splits:
+        return
+    with opened(workdir) as (manager, _):
+        difference = other_files(files_at(manager, step), folder.listing)
+    if difference:
+        logs.say(f'warning: the run may have trained on images of val and test, for {difference}')
+    elif not config.data.val_share + config.data.test_share:
+        logs.say('warning: no image is held out (data.test_share): test images were trained on')
+
+
+def other_files(before: dict | None, now: dict) -> str:
+    """In words, how a folder of images differs from what it was; '' if it does not."""
+    if before == now:
+        return ''
+    if before is None:
+        return 'it is from before the names of images were kept and decided what is held out'
+    if before['count'] == now['count']:
+        return f'data.dir holds {now["count"]} images as then, but not by the same names'
+    return f'data.dir held {before["count"]} images then and holds {now["count"]} now'
 
 
 def start_from(states: States, config: Config) -> States:

@@ -81,8 +81,8 @@ class DataConfig(Settings):
         a random part of image_size is taken; 0: the whole image.
       crop: what of a file is the image: center, its largest centred square; left or right, that of
         its left or right half (pix2pix's files have a photograph on the left, labels on the right).
-      val_share, test_share: of a folder's images, drawn once and for all by chance, where it has no
-        train, val and test folders below it; both 0: every split is all of them.
+      val_share, test_share: of a folder's images, by a hash of their names, where it has no train,
+        val and test folders below it; at least one image each. Both 0: every split is all of them.
       skip_unreadable: leave out the files of a folder that are damaged, animated or no images, and
         count them, in place of stopping at the first.
       white_level: the value that is white in a folder's files of 16 bits: 1023 for 10 bits, 4095

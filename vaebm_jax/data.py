@@ -8,11 +8,12 @@ permutation for each epoch, so that a run goes on anywhere. What fits is held on
 import concurrent.futures
 import dataclasses
 import functools
+import hashlib
 import io
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import chex
 import jax
@@ -31,6 +32,7 @@ from vaebm_jax.keys import chain_keys
 
 _DIGITS_IN_TRAIN = 1500
 _NUM_LOOKED_AT = 16
+_SALT = 'vaebm_jax split 1\0'  # Another one would share out every folder anew.
 _NUM_POINTS = {'train': 1_000_000, 'val': 100_000, 'test': 100_000}
 
 
@@ -39,6 +41,12 @@ class Folder:
 
     A sequence of `[size, size, C]` uint8 images, read when asked for: the largest centred square,
     or that of one half, resized, grey or RGB.
+
+    Attributes:
+      files: of the split.
+      listing: of all files that the split's are taken from, `count` and `digest`, a SHA-256 of
+        their paths below the folder; kept with checkpoints.
+      has_splits: whether the folder has a folder for each split.
     """
 
     def __init__(self, data: DataConfig, split: str):
@@ -55,8 +63,16 @@ class Folder:
                 f'data.dir must hold images (.png, .jpg, .tif and others that Pillow reads), '
                 f'found none in {place}: {found}'
             )
-        if not splits:
-            self.files = _share(self.files, data, split)
+        names = [path.relative_to(place).as_posix() for path in self.files]
+        self.listing = {'count': len(names), 'digest': _digest('\0'.join(names))}
+        self.has_splits = bool(splits)
+        if not splits and data.val_share + data.test_share > 0:
+            self.files = [self.files[index] for index in shared_out(names, data)[split]]
+        if not self.files:
+            raise UserError(
+                f'data.{split}_share must be above 0 where images of {split} are asked for, '
+                f'got 0 for {place}'
+            )
         size = (split == 'train' and data.load_size) or data.image_size
         self.image_shape = (size, size, data.num_channels)
         self.crop = data.crop
@@ -116,17 +132,42 @@ def _folder(data):
     return root
 
 
-def _share(files, data, split):
-    """The split's share of the files, by an order that does not change."""
-    num_val, num_test = (round(len(files) * share) for share in (data.val_share, data.test_share))
-    if not num_val + num_test:
-        return files
-    order = np.random.default_rng(0).permutation(len(files))
-    val, test, train = np.split(order, [num_val, num_val + num_test])
-    chosen = {'val': val, 'test': test, 'train': train}[split]
-    if not len(chosen):
-        raise UserError(f'data.{split}_share must leave at least one of {len(files)} images')
-    return [files[index] for index in sorted(chosen)]
+def shared_out(names: Sequence[str], data: DataConfig) -> dict[str, list[int]]:
+    """Which of a folder's files are of which split, by the rank of a hash of their names.
+
+    The counts are the shares, rounded, but at least one for each split that has a share, and for
+    train. The first ranks are val's and the last ones test's: one file more or less moves at most
+    one other to or from each of them.
+
+    Args:
+      names: paths of the files below the folder.
+      data: has the shares.
+
+    Returns:
+      The indices into `names`, ascending, a list a split.
+
+    Raises:
+      UserError: for fewer files than splits.
+    """
+    shares = {'val_share': data.val_share, 'test_share': data.test_share}
+    given = [f'data.{name}={share:g}' for name, share in shares.items() if share]
+    total, free = len(names), len(names) - 1 - len(given)
+    if free < 0:
+        raise UserError(
+            f'data.dir must hold at least {1 + len(given)} images with {" and ".join(given)}, '
+            f'got {total}'
+        )
+    counts = []
+    for share in shares.values():
+        counts.append(min(max(1, round(total * share)), 1 + free) if share else 0)
+        free -= max(0, counts[-1] - 1)
+    order = sorted(range(total), key=lambda index: _digest(_SALT + names[index]))
+    val, train, test = np.split(np.array(order), [counts[0], total - counts[1]])
+    return {'train': sorted(train), 'val': sorted(val), 'test': sorted(test)}
+
+
+def _digest(text):
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 def _check_split(data: DataConfig, split: str, splits: Iterable[str]) -> None:
@@ -152,7 +193,11 @@ def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
         return points.reshape(-1, 1, 1, 2)
     if data.name not in FOLDERS:
         return _load_tfds(data, split)
-    folder = Folder(data, split)
+    return read_folder(Folder(data, split), data)
+
+
+def read_folder(folder: Folder, data: DataConfig) -> np.ndarray | Folder:
+    """The images of a folder, or the folder itself if they are larger than `resident_bytes`."""
     if len(folder) * np.prod(folder.image_shape) > data.resident_bytes:
         # A few, from all over the folder, tell how many bits are used.
         _read(folder, range(0, len(folder), -(-len(folder) // _NUM_LOOKED_AT)))

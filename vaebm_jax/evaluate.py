@@ -69,6 +69,8 @@ def evaluate(
     states = averaged(states) if ema else states
     result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}
     logs.say_checkpoint('evaluate', result['checkpoint_step'], workdir, config)
+    if has_energy(config) or (weights is not None and reference_split != 'train'):
+        checkpoints.warn_of_seen_images(workdir, result['checkpoint_step'], config)
     samplers = samplers_of(config)
     draws = Draws(workdir, states, config, num_samples, tuple(samplers))
     times = {}

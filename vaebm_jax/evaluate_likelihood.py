@@ -58,6 +58,7 @@ def evaluate_likelihood(
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     logs.say_checkpoint('likelihood', int(states.energy.step), workdir, config)
+    checkpoints.warn_of_seen_images(workdir, int(states.energy.step), config)
     images = data.first_images(config.data, 'test', _MAX_IMAGES)
     x, bin_width = dequantized(np.random.default_rng(config.seed), images, config.data)
     key = branch(jax.random.key(config.seed, impl=config.generator), 'likelihood')

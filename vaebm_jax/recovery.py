@@ -83,6 +83,8 @@ def evaluate_recovery(
     condition = jax.device_get(fixed_condition(truth, config.condition))
     step = int(states.energy.step)
     logs.say_checkpoint('evaluate', step, workdir, config)
+    if split != 'train':
+        checkpoints.warn_of_seen_images(workdir, step, config)
     logs.say(f'data: {len(truth)} images of {split}')
     train_images = map(data.as_pixels, data.image_parts(config.data, 'train'))
     completed = fills(condition, config.condition, train_images)

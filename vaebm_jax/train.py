@@ -81,14 +81,20 @@ def train(
     )
     if unused := METHODS[config.method].unused:
         logs.say(f'not used by {config.method}: {", ".join(unused)}')
-    images = data.load_images(config.data)
+    files = None
+    if config.data.name in FOLDERS:
+        folder = data.Folder(config.data, 'train')
+        files = folder.listing
+        checkpoints.refuse_other_files(workdir, files, config.num_steps)
+        images = data.read_folder(folder, config.data)
+    else:
+        images = data.load_images(config.data)
+        logs.say(f'data: {len(images):,} images of {config.data.name}')
     if len(images) < config.batch_size:
         raise UserError(
             f'batch_size must be at most the {len(images)} images of {config.data.name}, '
             f'got {config.batch_size}'
         )
-    if config.data.name not in FOLDERS:  # Of which load_images says more.
-        logs.say(f'data: {len(images):,} images of {config.data.name}')
     if has_energy(config) and config.warmup_steps >= config.num_steps:
         logs.say(
             f'warning: the energy learns nothing, for all {config.num_steps} steps are the warm '
@@ -121,7 +127,16 @@ def train(
         while True:
             try:
                 states = train_from(
-                    start, rollbacks, config, images, workdir, manager, rows, signal_name, profile
+                    start,
+                    rollbacks,
+                    config,
+                    images,
+                    files,
+                    workdir,
+                    manager,
+                    rows,
+                    signal_name,
+                    profile,
                 )
             except Diverged as divergence:
                 rollbacks += 1
@@ -155,6 +170,7 @@ def train_from(
     rollbacks: int,
     config: Config,
     images: np.ndarray | data.Folder,
+    files: dict | None,
     workdir: pathlib.Path,
     manager: ocp.CheckpointManager,
     rows: Sequence[logs.MetricsFile | logs.EventFiles],
@@ -224,7 +240,7 @@ def train_from(
             finally:
                 if is_saved:
                     with progress.pause():
-                        checkpoints.save(manager, states, rollbacks)
+                        checkpoints.save(manager, states, rollbacks, files)
             if is_stopped:
                 raise Interrupted(
                     f'interrupted: {interruption}; step {last} of {config.num_steps} is saved, '
