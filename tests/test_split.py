@@ -284,3 +284,14 @@ def test_what_a_damaged_checkpoint_says_of_its_files_does_not_count(config, tmp_
     assert_same_states(
         train(longer(config), tmp_path / 'run'), train(longer(config), tmp_path / 'b')
     )
+
+
+def test_a_missing_split_is_told_before_anything_is_drawn(config, tmp_path):
+    config = dataclasses.replace(config, data=settings(folder=tmp_path / 'set'))
+    (tmp_path / 'set' / 'a').rename(tmp_path / 'set' / 'train')
+    shutil.rmtree(tmp_path / 'set' / 'b')
+    train(config, tmp_path / 'run')
+    before = on_disk(tmp_path / 'run')
+    with pytest.raises(UserError, match="split must be one of train of folder, got 'test'"):
+        evaluate.evaluate(config, tmp_path / 'run', num_samples=20)
+    assert on_disk(tmp_path / 'run') == before

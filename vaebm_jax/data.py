@@ -326,6 +326,13 @@ def _read(folder, indices):
         return np.stack(list(threads.map(folder.__getitem__, indices)))
 
 
+def check_splits(data: DataConfig, *splits: str) -> None:
+    """Raises a UserError, before any work, where a folder has no images of a split."""
+    if data.name in FOLDERS:
+        for split in splits:
+            Folder(dataclasses.replace(data, skip_unreadable=False), split)
+
+
 def held_out(data: DataConfig) -> str:
     """The split to look at while training: val of a folder that has one, else test."""
     if data.name not in FOLDERS:

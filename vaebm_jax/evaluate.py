@@ -69,6 +69,8 @@ def evaluate(
     states = averaged(states) if ema else states
     result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}
     logs.say_checkpoint('evaluate', result['checkpoint_step'], workdir, config)
+    if has_energy(config):
+        data.check_splits(config.data, 'train', 'test')  # The diagnostics are of both.
     if has_energy(config) or (weights is not None and reference_split != 'train'):
         checkpoints.warn_of_seen_images(workdir, result['checkpoint_step'], config)
     samplers = samplers_of(config)
@@ -93,6 +95,7 @@ def evaluate(
         if weights is not None:
             with timed('features of real images'):
                 images = data.first_images(config.data, reference_split, num_reference)
+                refuse_too_few(images, reference_split, '--inception_weights')
                 reference = reference_statistics(weights, images, cache or workdir)
             about = {'reference_split': reference_split, 'reference_size': _count(reference)}
         kept = {name: [] for name in samplers}
@@ -133,6 +136,12 @@ def evaluate(
 
     draws.share(features)
     return distributed.agreed(finish)
+
+
+def refuse_too_few(images: np.ndarray, split: str, flag: str) -> None:
+    """Raises a UserError for a single image: it has no covariance and no standard error."""
+    if len(images) < 2:
+        raise UserError(f'{flag} needs at least 2 images of {split}, got {len(images)}')
 
 
 class Scores:

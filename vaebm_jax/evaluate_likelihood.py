@@ -10,6 +10,7 @@ from vaebm_jax import checkpoints, data, logs
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.diagnostics import energies_of
 from vaebm_jax.errors import UserError
+from vaebm_jax.evaluate import refuse_too_few
 from vaebm_jax.files import local_folder, write_json
 from vaebm_jax.keys import branch
 from vaebm_jax.likelihood import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
@@ -60,6 +61,7 @@ def evaluate_likelihood(
     logs.say_checkpoint('likelihood', int(states.energy.step), workdir, config)
     checkpoints.warn_of_seen_images(workdir, int(states.energy.step), config)
     images = data.first_images(config.data, 'test', _MAX_IMAGES)
+    refuse_too_few(images, 'test', '--mode=likelihood')
     x, bin_width = dequantized(np.random.default_rng(config.seed), images, config.data)
     key = branch(jax.random.key(config.seed, impl=config.generator), 'likelihood')
     key_samples, key_chains = jax.random.split(key)

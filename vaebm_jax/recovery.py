@@ -19,7 +19,7 @@ from vaebm_jax.condition import (
 )
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
-from vaebm_jax.evaluate import Scores, features_of, table
+from vaebm_jax.evaluate import Scores, features_of, refuse_too_few, table
 from vaebm_jax.files import at_home, local_folder, make_folder, whole_file, write_json, written
 from vaebm_jax.fills import fills
 from vaebm_jax.images import read_image
@@ -80,6 +80,8 @@ def evaluate_recovery(
     workdir = local_folder(workdir)
     states, config = checkpoints.load(workdir, step, config)
     truth = data.as_pixels(data.first_images(config.data, split, num_images))
+    if weights is not None:
+        refuse_too_few(truth, split, '--inception_weights')
     condition = jax.device_get(fixed_condition(truth, config.condition))
     step = int(states.energy.step)
     logs.say_checkpoint('evaluate', step, workdir, config)
