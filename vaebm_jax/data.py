@@ -9,10 +9,8 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import io
 import itertools
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import chex
@@ -21,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from vaebm_jax import logs, toy
+from vaebm_jax import logs, tfds_sets, toy
 from vaebm_jax.base import Batch
 from vaebm_jax.config import FOLDERS, POINTS, DataConfig
 from vaebm_jax.errors import UserError
@@ -192,7 +190,8 @@ def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
         points = toy.draw(data.name, _NUM_POINTS[split], seed=list(_NUM_POINTS).index(split))
         return points.reshape(-1, 1, 1, 2)
     if data.name not in FOLDERS:
-        return _load_tfds(data, split)
+        _check_split(data, split, ('train', 'test'))
+        return tfds_sets.load(data, split)
     return read_folder(Folder(data, split), data)
 
 
@@ -231,49 +230,6 @@ def _load_digits(split):
     images = load_digits().images[..., np.newaxis]  # [1797, 8, 8, 1], 0 to 16.
     images = np.round(images * (255 / 16)).astype(np.uint8)
     return images[:_DIGITS_IN_TRAIN] if split == 'train' else images[_DIGITS_IN_TRAIN:]
-
-
-def _load_tfds(data, split):
-    root = at_home(data.dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
-    found = [path.parent for path in (root / data.name).glob('*/dataset_info.json')]
-    versions = [folder for folder in found if re.fullmatch(r'\d+\.\d+\.\d+', folder.name)]
-    newest = max(versions, key=lambda folder: list(map(int, folder.name.split('.'))), default=None)
-    if newest is None or not list(newest.glob('*.array_record*')):
-        raise UserError(
-            f'{data.name} is not prepared in {root} (data.dir, or TFDS_DATA_DIR): '
-            "pip install 'vaebm_jax[tfds]' and then python -c \"import tensorflow_datasets as "
-            f"tfds; tfds.data_source('{data.name}', data_dir='{root}', "
-            "builder_kwargs={'file_format': 'array_record'})\""
-        )
-    import tensorflow_datasets as tfds
-    from google.protobuf.json_format import ParseError
-
-    try:
-        builder = tfds.builder_from_directory(newest)
-        splits = list(builder.info.splits)
-        if split in splits:
-            return _read_tfds(builder, split)
-    except (OSError, ValueError, RuntimeError, ParseError) as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise UserError(
-            f'{data.name} in {root} cannot be read ({reason}); delete it and prepare it anew'
-        ) from error
-    _check_split(data, split, splits)
-
-
-def _read_tfds(builder, split):
-    from tensorflow_datasets import decode
-
-    source = builder.as_data_source(split, decoders={'image': decode.SkipDecoding()})
-    chunks = [range(start, min(start + 1000, len(source))) for start in range(0, len(source), 1000)]
-
-    def images_of(chunk):
-        examples = source.__getitems__(chunk)
-        images = [np.asarray(Image.open(io.BytesIO(example['image']))) for example in examples]
-        return np.stack(images).reshape(len(chunk), *builder.info.features['image'].shape)
-
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        return np.concatenate(list(threads.map(images_of, chunks)))
 
 
 def batch_indices(key: chex.PRNGKey, step: int, num_images: int, batch_size: int) -> np.ndarray:
