@@ -1,8 +1,10 @@
 """What a run tells: rows in `metrics.jsonl` for programs, lines and a bar for people."""
 
 import contextlib
+import io
 import json
 import math
+import os
 import pathlib
 import sys
 import time
@@ -204,9 +206,13 @@ def counted(
 
 
 def say(line: str) -> None:
-    """One line to a person, clear of a progress bar; of several processes the first speaks."""
-    if distributed.is_first():
-        tqdm.tqdm.write(line, file=sys.stderr)
+    """One line to a person, clear of a progress bar; of several processes the first speaks.
+
+    A line that cannot be written is lost, and nothing else.
+    """
+    if distributed.is_first() and sys.stderr:
+        with contextlib.suppress(OSError, ValueError):  # A ValueError is a closed file's.
+            tqdm.tqdm.write(line, file=sys.stderr)
 
 
 def say_checkpoint(mode: str, step: int, workdir: pathlib.Path, config: Config) -> None:
@@ -217,4 +223,29 @@ def say_checkpoint(mode: str, step: int, workdir: pathlib.Path, config: Config) 
 
 
 def _has_terminal():
-    return distributed.is_first() and sys.stderr.isatty()
+    with contextlib.suppress(ValueError, AttributeError):  # It is closed, or None.
+        return distributed.is_first() and sys.stderr.isatty()
+    return False
+
+
+class _Lossy(io.FileIO):
+    def write(self, content):
+        try:
+            return super().write(content) or len(content)
+        except OSError:
+            return len(content)
+
+
+def lose_what_cannot_be_written() -> None:
+    """Lets a process go on where its stderr is closed, on a full disk, or a terminal that is gone.
+
+    All that Python writes there, from a bar to a traceback, is lost then, without an error.
+    """
+    for name in ('stdin', 'stdout', 'stderr'):  # Their numbers would be those of files of ours.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'r+'))
+    with contextlib.suppress(OSError, ValueError):  # No file: it is kept in memory.
+        raw = io.BufferedWriter(_Lossy(sys.stderr.fileno(), 'w', closefd=False))
+        sys.stderr = io.TextIOWrapper(
+            raw, sys.stderr.encoding, 'backslashreplace', line_buffering=True
+        )

@@ -31,7 +31,7 @@ from vaebm_jax.evaluate import evaluate
 from vaebm_jax.evaluate_likelihood import evaluate_likelihood
 from vaebm_jax.files import check_writable
 from vaebm_jax.film import write_geometry
-from vaebm_jax.interruption import Interrupted
+from vaebm_jax.interruption import Interrupted, end_as_ctrl_c
 from vaebm_jax.plane import evaluate_points, refuse_images, sample_points
 from vaebm_jax.recovery import evaluate_recovery, recover_file, sample_recoveries
 from vaebm_jax.report import write_report
@@ -159,7 +159,7 @@ def run_recover(config: Config, workdir: str) -> None:
 
 def run_report(config: Config, workdir: str) -> None:
     del config  # The page tells the one that the run was started with.
-    print(write_report(workdir))
+    print_result(f'{write_report(workdir)}\n')
 
 
 def run_geometry(config: Config, workdir: str) -> None:
@@ -219,24 +219,39 @@ def use_compilation_cache() -> None:
 def print_help(asked: command_line.FirstLook) -> None:
     """Explains the flags or, beside --config, the settings of that file."""
     if asked.config is None:
-        print(flags.help_text(), end='')
+        print_result(flags.help_text())
         return
     sys.argv = [sys.argv[0], f'--config={asked.config}', *asked.rest]  # The flag library reads it.
     command_line.parse_flags(sys.argv)
-    print(flags.settings_text(asked.config, command_line.checked(_CONFIG)), end='')
+    print_result(flags.settings_text(asked.config, command_line.checked(_CONFIG)))
+
+
+def print_result(text: str) -> None:
+    """Writes to stdout. Whoever closed it, as `| head` does, has read enough.
+
+    Raises:
+      UserError: where it cannot be written for another reason, such as a full disk.
+    """
+    try:
+        print(text, end='', flush=True)
+    except OSError as error:
+        # What is left would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise UserError(f'stdout cannot be written ({error.strerror})') from error
 
 
 def run() -> None:
     """Runs the command line; a user's mistake costs one line, not a traceback."""
-    # As Ctrl-C does: what is drawn and scored in parts goes on where it was.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logs.lose_what_cannot_be_written()
+    end_as_ctrl_c()  # What is drawn and scored in parts goes on where it was.
     # Orbax has thirty lines to say a checkpoint; --verbosity=0 shows them.
     logging.set_verbosity(logging.FATAL)
     try:
         sys.argv = command_line.with_home(sys.argv)
         asked = command_line.first_look(sys.argv, flags.MODES)
         if asked.version:
-            print(f'vaebm_jax {__version__} (jax {jax.__version__})')
+            print_result(f'vaebm_jax {__version__} (jax {jax.__version__})\n')
         elif asked.help:
             print_help(asked)
         else:

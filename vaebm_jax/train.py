@@ -62,7 +62,7 @@ def train(
     Raises:
       UserError: for a wrong setting, a missing data set, a workdir with another run or in use by
         one, and a run that goes on diverging.
-      Interrupted: after SIGTERM or SIGINT, once the step that was reached is saved.
+      Interrupted: after SIGTERM, SIGINT or SIGHUP, once the step that was reached is saved.
     """
     validate(config.freeze())
     distributed.check_alike(to_json(config))
