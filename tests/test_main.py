@@ -1,5 +1,6 @@
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -16,12 +17,12 @@ TINY = [
 ]
 
 
-def command(*arguments, cwd):
+def command(*arguments, cwd, platform='cpu'):
     """From another folder, as a user's scheduler would."""
     return subprocess.run(
         [sys.executable, '-m', 'vaebm_jax.main', *map(str, arguments)],
         cwd=cwd,
-        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XDG_CACHE_HOME': str(cwd / 'cache')},
+        env=os.environ | {'JAX_PLATFORMS': platform, 'XDG_CACHE_HOME': str(cwd / 'cache')},
         capture_output=True,
         text=True,
         check=False,
@@ -70,6 +71,39 @@ def test_mistakes_cost_one_line(tmp_path, arguments, message):
     errors = [line for line in result.stderr.splitlines() if not line.startswith(('jax', 'data'))]
     assert len(errors) == 1 and errors[0].startswith(message), result.stderr
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('trained')
+    result = command(f'--config={ROOT}/configs/digits.py', '--workdir=run', *TINY, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.mark.parametrize('platform', ['cuda', 'gpu', 'tpu', 'nonsense'])
+def test_a_platform_that_there_is_not_costs_one_line(tmp_path, platform):
+    if platform != 'nonsense' and any(map(shutil.which, ['nvidia-smi', 'tpu-info'])):
+        pytest.skip('this machine may have it')
+    arguments = [f'--config={ROOT}/configs/digits.py', '--workdir=run', *TINY]
+    result = command(*arguments, cwd=tmp_path, platform=platform)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f'error: JAX_PLATFORMS={platform}: JAX finds no such device')
+    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('mode', ['sample', 'evaluate', 'likelihood', 'geometry', 'recover'])
+def test_in_every_mode(trained, mode):
+    before = sorted(trained.rglob('*'))
+    result = command('--workdir=run', f'--mode={mode}', cwd=trained, platform='nonsense')
+    assert result.returncode == 1
+    assert result.stderr.startswith('error: JAX_PLATFORMS=nonsense: JAX finds no such device')
+    assert len(result.stderr.splitlines()) == 1 and sorted(trained.rglob('*')) == before
+
+
+def test_a_report_needs_no_device(trained):
+    result = command('--workdir=run', '--mode=report', cwd=trained, platform='nonsense')
+    assert (result.returncode, result.stderr) == (0, ''), result.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -61,6 +61,7 @@ def main(argv: list[str]) -> None:
         distributed.initialize(
             GIVEN.distributed, GIVEN.coordinator_address, GIVEN.num_processes, GIVEN.process_id
         )
+        check_platform()
         use_compilation_cache()
     if mode != 'train':
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # The runtime took it.
@@ -191,6 +192,20 @@ def refuse_processes() -> None:
             f'--mode={GIVEN.mode} of such a model is the work of one process, got '
             f'{jax.process_count()}: start it once, with --distributed=off'
         )
+
+
+def check_platform() -> None:
+    """Raises a UserError where JAX does not find the devices that it was told to use."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # The latter where cuda is not installed.
+        asked = jax.config.jax_platforms or jax.config.jax_platform_name
+        asked = f'JAX_PLATFORMS={asked}: ' if asked else ''
+        reason = f' ({" ".join(str(error).split())[:200]})' if str(error) else ''
+        raise UserError(
+            f'{asked}JAX finds no such device here{reason}; it takes what there is where '
+            'JAX_PLATFORMS is not set, and a GPU or TPU needs a JAX that is installed for it'
+        ) from error
 
 
 def cache_folder() -> str | None:
