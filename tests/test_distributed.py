@@ -300,7 +300,7 @@ def test_where_one_is_killed_the_others_end_and_the_restart_goes_on(tiny_config,
 
 @pytest.mark.slow
 @pytest.mark.multi_device
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_run_of_two_ends_as_one_that_was_not(tiny_config, tmp_path, number):
     config = dataclasses.replace(tiny_config, num_steps=2000, log_every=200, checkpoint_every=0)
     config.steps_per_call = 7
