@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
+import struct
 
 import jax
 import numpy as np
@@ -24,6 +26,7 @@ from vaebm_jax.config import (
     VAEConfig,
 )
 from vaebm_jax.errors import UserError
+from vaebm_jax.images import read_image
 from vaebm_jax.pictures import to_uint8
 from vaebm_jax.report import write_report
 from vaebm_jax.train import train
@@ -450,3 +453,50 @@ def test_fixed_conditions_are_the_same_every_time():
     expected = np.ones((16, 16), bool)
     expected[4:12, 4:12] = False
     np.testing.assert_array_equal(seen, np.tile(expected, (5, 1, 1)))
+
+
+@pytest.mark.parametrize('flag', ['input', 'mask'])
+@pytest.mark.parametrize('way', ['same', 'dotted', 'symbolic link', 'hard link', 'numbered'])
+def test_a_recovery_never_replaces_the_photograph_or_the_mask(tmp_path, monkeypatch, flag, way):
+    """By whatever path or link. There is not even a run to read."""
+    monkeypatch.chdir(tmp_path)
+    names = {'input': 'photo-1.png', 'mask': 'mask-1.png'}
+    for name in names.values():
+        photograph(tmp_path / name, 40, 36)
+    file, output = tmp_path / names[flag], pathlib.Path('out.png')
+    if way == 'same':
+        output = file
+    elif way == 'dotted':
+        output = pathlib.Path('..', tmp_path.name, file.name)
+    elif way == 'symbolic link':
+        output.symlink_to(file)
+    elif way == 'hard link':
+        output.hardlink_to(file)
+    else:
+        output = pathlib.Path(file.name.replace('-1', ''))
+    before = file.read_bytes()
+    with pytest.raises(UserError, match=f'--output must name another file than --{flag}, got'):
+        recovery.recover_file(
+            Config(),
+            tmp_path / 'no run',
+            input_file=names['input'],
+            mask_file=names['mask'],
+            output_file=output,
+            num_recoveries=2 if way == 'numbered' else 1,
+        )
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_a_mask_is_turned_as_the_photograph_is(tmp_path, orientation):
+    """Also where other metadata is damaged, which Pillow's own reading of it does not survive."""
+    photo, hole = pictures_with_a_hole()
+    exif = b'Exif\0\0' + struct.pack('<2sHLH', b'II', 42, 8, 2)
+    exif += struct.pack('<HHLHH', 0x0112, 3, 1, orientation, 0)
+    exif += struct.pack('<HHLL', 0x011A, 10, 1, 38) + struct.pack('<Lll', 0, -1, 0)  # -1 / 0.
+    erased(np.minimum(photo, 254), hole, 'RGBA').save(tmp_path / 'erased.png', exif=exif)
+    image = read_image(tmp_path / 'erased.png', 1)
+    upright = np.asarray(image) == 255  # What is transparent is laid on white.
+    found = np.asarray(recovery.read_mask(tmp_path / 'erased.png')) > 0
+    np.testing.assert_array_equal(found, upright)
+    assert found.shape == (hole.shape if orientation < 5 else hole.shape[::-1])

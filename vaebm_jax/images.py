@@ -51,16 +51,26 @@ def read_with_largest(
     Of 16-bit colours the value is that of the upper 8 bits, with all lower bits set; of other
     files it is None.
     """
+    return _read(path, lambda content: _decode(content, num_channels, white_level))
+
+
+def read_opacity(path: str | os.PathLike) -> np.ndarray:
+    """`[H, W]`, from 0, transparent, to 255, of a file that `read_image` can read."""
+    return _read(path, _decode_opacity)
+
+
+def _read(path, decode):
+    """`decode(content)` of a file; a UserError that names it for whatever a decoder raises."""
     try:
         content = pathlib.Path(path).read_bytes()
         try:
-            return _decode(content, num_channels, white_level)
+            return decode(content)
         except UserError:
             raise
         except Exception:
             if not content.startswith(_PNG):
                 raise
-            return _decode(_pixels_of_png(content), num_channels, white_level)
+            return decode(_pixels_of_png(content))
     except UserError as error:
         raise UserError(f'{path} {error}') from error
     except UnidentifiedImageError as error:
@@ -77,9 +87,7 @@ def _decode(content, num_channels, white_level):
             raise UserError(
                 f'is an animation of {num_images} images, or a document of so many pages'
             )
-        rawmode, is_deep = _depth(image)
-        image.load()
-        method = _UPRIGHT.get(_orientation(image))  # Of a TIFF, which Pillow has turned, none.
+        rawmode, is_deep, upright = _load(image)
         is_grey = image.mode.startswith('I')
         transparent = image.info.get('transparency')
         largest = None
@@ -91,14 +99,29 @@ def _decode(content, num_channels, white_level):
         elif is_deep:
             ends = image.getextrema()[:3]
             largest = max(end for _, end in ends) * 256 + 255
-        elif rawmode in _GREY_STEPS and transparent is not None:
-            image.info['transparency'] = transparent * _GREY_STEPS[rawmode]
-        image = on_white(image)
-        if method is not None:
-            image = image.transpose(method)
+        image = upright(on_white(image))
         if image.mode == 'LAB':  # Pillow makes no grey of it.
             image = image.convert('RGB')
         return image.convert('L' if num_channels == 1 else 'RGB'), largest
+
+
+def _decode_opacity(content):
+    with Image.open(io.BytesIO(content)) as image:
+        _, _, upright = _load(image)
+        if image.has_transparency_data and not image.mode.startswith('I;16'):
+            return np.asarray(upright(image.convert('RGBA')))[..., 3]
+        width, height = upright(image).size
+        return np.full((height, width), 255, np.uint8)
+
+
+def _load(image):
+    """Loads it: `_depth`'s two, and a function that brings what is made of it upright."""
+    rawmode, is_deep = _depth(image)
+    image.load()
+    if rawmode in _GREY_STEPS and 'transparency' in image.info:
+        image.info['transparency'] *= _GREY_STEPS[rawmode]
+    method = _UPRIGHT.get(_orientation(image))  # Of a TIFF, which Pillow has turned, none.
+    return rawmode, is_deep, lambda image: image if method is None else image.transpose(method)
 
 
 def _num_images(content):

@@ -6,7 +6,7 @@ import pathlib
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from vaebm_jax import checkpoints, data, logs, pictures
 from vaebm_jax.base import States
@@ -22,7 +22,7 @@ from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, features_of, refuse_too_few, table
 from vaebm_jax.files import at_home, local_folder, make_folder, whole_file, write_json, written
 from vaebm_jax.fills import fills
-from vaebm_jax.images import read_image
+from vaebm_jax.images import read_image, read_opacity
 from vaebm_jax.inception import load_inception
 from vaebm_jax.methods import METHODS, has_energy, untrained_energy
 from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
@@ -298,9 +298,11 @@ def recover_file(
       ema: draw with the averaged parameters.
 
     Raises:
-      UserError: for a file that cannot be read or written, or of another size.
+      UserError: for a file that cannot be read or written, or of another size, and where an output
+        is the photograph or the mask itself.
     """
     outputs = output_paths(output_file, num_recoveries)
+    refuse_to_overwrite(outputs, input=input_file, mask=mask_file)
     states, config = checkpoints.load(workdir, step, config)
     size, channels = config.data.image_size, config.data.num_channels
     photo = read_file('input', input_file, channels, config.data.white_level)
@@ -372,6 +374,17 @@ def output_paths(output_file: str | os.PathLike, num_recoveries: int) -> list[pa
     return paths
 
 
+def refuse_to_overwrite(outputs: list[pathlib.Path], **inputs: str | None) -> None:
+    """Raises a UserError where an output is the file of another flag, by whatever name or link."""
+    for flag, name in inputs.items():
+        file = at_home(name) if name else None
+        for output in outputs:
+            if file and file.exists() and output.exists() and output.samefile(file):
+                raise UserError(
+                    f'--output must name another file than --{flag}, got {str(output)!r} for {name}'
+                )
+
+
 def image_format(path: pathlib.Path) -> str:
     """The image format of a file's suffix, if it can be written.
 
@@ -427,7 +440,7 @@ def read_mask(path: str) -> Image.Image:
         transparent nor opaque. Also for white drawn on a transparent ground, which says both.
     """
     colours = np.asarray(read_file('mask', path, 1))
-    opacity = read_opacity(path)
+    opacity = read_opacity(at_home(path))
     if opacity.max() <= _BLACK or opacity.min() >= _WHITE:
         values, kinds = colours, 'black or white'
     else:
@@ -445,15 +458,6 @@ def read_mask(path: str) -> Image.Image:
             f'transparency: {path}'
         )
     return Image.fromarray(np.uint8(255 * (values >= 128)))
-
-
-def read_opacity(path: str) -> np.ndarray:
-    """`[H, W]`, from 0, transparent, to 255, of a file that `read_image` can read."""
-    with Image.open(at_home(path)) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data and not image.mode.startswith('I;16'):
-            return np.asarray(image.convert('RGBA'))[..., 3]
-        return np.full((image.height, image.width), 255, np.uint8)
 
 
 def _soft_share(values):
