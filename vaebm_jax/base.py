@@ -6,6 +6,7 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.training import train_state
 
@@ -49,11 +50,14 @@ class TrainState(train_state.TrainState):
         the first parameters, which are noise, are soon forgotten. Where the model `was_trained`
         they are none, and the decay is `ema_decay` from the start. `ema_decay=0` keeps no memory.
         """
-        if not self.was_trained:
-            updates = self.num_updates
-            ema_decay = jnp.minimum(ema_decay, (1.0 + updates) / (10.0 + updates))
-        state = self.apply_gradients(grads=grads)
-        average = optax.incremental_update(state.params, self.ema_params, 1.0 - ema_decay)
+        is_double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(grads))
+        # Adam and schedules compute with counts: in float32, whatever JAX's switches are.
+        with jax.numpy_dtype_promotion('standard'), jax.enable_x64(is_double):
+            if not self.was_trained:
+                updates = self.num_updates
+                ema_decay = jnp.minimum(ema_decay, (1.0 + updates) / (10.0 + updates))
+            state = self.apply_gradients(grads=grads)
+            average = optax.incremental_update(state.params, self.ema_params, 1.0 - ema_decay)
         # Parameters may be of fewer bits than the decay.
         average = jax.tree.map(lambda new, old: new.astype(old.dtype), average, self.ema_params)
         return state.replace(ema_params=average)

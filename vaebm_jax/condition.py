@@ -127,16 +127,19 @@ def rectangles(
     height, width = size
     if config.kind == 'lower_half':
         top = height // 2
-        return jnp.tile(jnp.array([[top, 0]]), (keys.shape[0], 1)), (height - top, width)
+        return jnp.tile(jnp.array([[top, 0]], jnp.int32), (keys.shape[0], 1)), (height - top, width)
     shape = tuple(min(max(1, round(config.side * pixels)), pixels - 2) for pixels in size)
-    last = jnp.array(size) - jnp.array(shape) - 1
-    center = (jnp.array(size) - jnp.array(shape)) // 2
-    reach = jnp.round(config.jitter * jnp.array(size)).astype(int)
+    last = np.int32(size) - np.int32(shape) - 1
+    center = (np.int32(size) - np.int32(shape)) // 2
+    reach = np.round(np.float32(config.jitter) * np.float32(size)).astype(np.int32)
+
+    def offset(key, low, high):
+        return jax.random.randint(key, (2,), low, high + 1, jnp.int32)
 
     def draw(key):
         if config.kind == 'random_hole':
-            return jax.random.randint(key, (2,), 1, last + 1)
-        return jnp.clip(center + jax.random.randint(key, (2,), -reach, reach + 1), 1, last)
+            return offset(key, 1, last)
+        return jnp.clip(center + offset(key, -reach, reach), 1, last)
 
     return jax.vmap(draw)(keys), shape
 
@@ -144,10 +147,12 @@ def rectangles(
 def inside(corners: chex.Array, shape: tuple[int, int], size: tuple[int, int]) -> chex.Array:
     """`[B, H, W]` bool: the pixels of each image's rectangle."""
 
+    lines = [jnp.arange(pixels, dtype=jnp.int32) for pixels in size]
+
     def one(corner):
         rows, columns = (
-            (jnp.arange(pixels) >= start) & (jnp.arange(pixels) < start + length)
-            for pixels, start, length in zip(size, corner, shape, strict=True)
+            (line >= start) & (line < start + length)
+            for line, start, length in zip(lines, corner, shape, strict=True)
         )
         return rows[:, jnp.newaxis] & columns[jnp.newaxis]
 
@@ -161,15 +166,15 @@ def free_form(keys: chex.PRNGKey, size: tuple[int, int], side: float) -> chex.Ar
     """
     height, width = size
     num_hidden = min(max(1, round(side * height) * round(side * width)), height * width - 1)
-    points = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing='ij'), -1)
-    points = points.reshape(-1, 1, 2)
+    points = np.float32(np.stack(np.indices(size), axis=-1)).reshape(-1, 1, 2)
 
     def draw(key):
         key_start, key_way = jax.random.split(key)
-        start = jax.random.uniform(key_start, (_NUM_STROKES, 1, 2))
-        ways = jax.random.uniform(key_way, (_NUM_STROKES, _CORNERS - 1, 2), minval=-0.3, maxval=0.3)
+        uniform = functools.partial(jax.random.uniform, dtype=jnp.float32)
+        start = uniform(key_start, (_NUM_STROKES, 1, 2))
+        ways = uniform(key_way, (_NUM_STROKES, _CORNERS - 1, 2), minval=-0.3, maxval=0.3)
         corners = jnp.cumsum(jnp.concatenate([start, ways], axis=1), axis=1)
-        corners = jnp.clip(corners, 0.0, 1.0) * (jnp.array([[size]]) - 1.0)
+        corners = jnp.clip(corners, 0.0, 1.0) * (np.float32([[size]]) - 1.0)
         begin, along = corners[:, :-1].reshape(1, -1, 2), jnp.diff(corners, axis=1)
         along = along.reshape(1, -1, 2)
         length = jnp.maximum(jnp.sum(along**2, -1), 1e-6)
@@ -239,10 +244,10 @@ def fill_rectangles(
         channels = image.shape[-1]
         around = jax.lax.dynamic_slice(
             jnp.pad(image, ((1, 1), (1, 1), (0, 0))),
-            (*corner, 0),
+            (*corner, np.int32(0)),
             (shape[0] + 2, shape[1] + 2, channels),
         )
-        (top, bottom), (left, right) = rims
+        (top, bottom), (left, right) = np.array(rims, image.dtype)
         flow = jnp.zeros((*shape, channels), image.dtype)
         flow = flow.at[0].add(top * around[0, 1:-1]).at[-1].add(bottom * around[-1, 1:-1])
         flow = flow.at[:, 0].add(left * around[1:-1, 0])
@@ -252,9 +257,9 @@ def fill_rectangles(
         modes = product('hi,chj->cij', rows, product('chw,wj->chj', flow, columns)) / values
         filled = product('hi,cij->chj', rows, modes)
         filled = product('chj,wj->hwc', filled, columns)
-        return jax.lax.dynamic_update_slice(image, filled, (*corner, 0))
+        return jax.lax.dynamic_update_slice(image, filled, (*corner, np.int32(0)))
 
-    return jax.vmap(fill)(image, corners)
+    return jax.vmap(fill)(image, jnp.asarray(corners, jnp.int32))
 
 
 def edge_profiles(image: chex.Array, corners: chex.Array, shape: tuple[int, int]) -> chex.Array:
@@ -273,7 +278,7 @@ def edge_profiles(image: chex.Array, corners: chex.Array, shape: tuple[int, int]
 
     def strips(axis, start):
         """The weight of each row or column: 1 near the rectangle, before or after it."""
-        line = jnp.arange(size[axis])
+        line = jnp.arange(size[axis], dtype=jnp.int32)
         before = (line >= start - size[axis] // 8) & (line < start)
         after = (line >= start + shape[axis]) & (line < start + shape[axis] + size[axis] // 8)
         weight = (before | after).astype(image.dtype)

@@ -28,7 +28,7 @@ def _conv(x, kernel, strides, padding):
     fast = plain
     if _is_winograd(x.shape, kernel.shape, strides, padding):
         fast = functools.partial(winograd.conv, **geometry)
-    return _by_platform(fast, plain, x, kernel, dtype=jnp.promote_types(x.dtype, jnp.float32))
+    return _by_platform(fast, plain, x, kernel, dtype=np.promote_types(x.dtype, np.float32))
 
 
 def _conv_forward(x, kernel, strides, padding):

@@ -246,7 +246,8 @@ def batch_indices(key: chex.PRNGKey, step: int, num_images: int, batch_size: int
 @functools.lru_cache(maxsize=2)
 def _permutation(key_data, impl, epoch, num_images):
     key = jax.random.wrap_key_data(np.array(key_data, np.uint32), impl=impl)
-    return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), num_images))
+    images = jnp.arange(num_images, dtype=jnp.int32)
+    return np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), images))
 
 
 def first_images(data: DataConfig, split: str, num_images: int | None) -> np.ndarray:
@@ -319,21 +320,21 @@ def make_batch(
         crop = functools.partial(_random_crop, size=data.image_size)
         images = jax.vmap(crop)(keys[:, 2], images)
     if data.flip:
-        is_flipped = jax.vmap(jax.random.bernoulli)(keys[:, 0])
+        is_flipped = jax.vmap(lambda key: jax.random.bernoulli(key, np.float32(0.5)))(keys[:, 0])
         images = jnp.where(is_flipped[:, None, None, None], images[:, :, ::-1], images)
-    image = images.astype(float)
+    image = images.astype(jnp.float32)
     if data.dequantize:
         shape = images.shape[1:]
-        image = image + jax.vmap(lambda key: jax.random.uniform(key, shape))(keys[:, 1])
-        image = image / 128.0 - 1.0
+        noise = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32))(keys[:, 1])
+        image = (image + noise) / 128.0 - 1.0
     else:
         image = image / 127.5 - 1.0
-    return Batch(image + beyond_ends(images, data.headroom))
+    return Batch(image + beyond_ends(images, data.headroom, jnp.float32))
 
 
 def _random_crop(key, image, size):
-    corner = jax.random.randint(key, (2,), 0, image.shape[0] - size + 1)
-    return jax.lax.dynamic_slice(image, (*corner, 0), (size, size, image.shape[-1]))
+    corner = jax.random.randint(key, (2,), 0, image.shape[0] - size + 1, jnp.int32)
+    return jax.lax.dynamic_slice(image, (*corner, np.int32(0)), (size, size, image.shape[-1]))
 
 
 def as_pixels(images: np.ndarray, headroom: float = 0.0) -> np.ndarray:
@@ -343,9 +344,11 @@ def as_pixels(images: np.ndarray, headroom: float = 0.0) -> np.ndarray:
     return np.asarray(images / 127.5 - 1.0 + beyond_ends(images, headroom), np.float32)
 
 
-def beyond_ends(images: chex.Array, headroom: float) -> chex.Array:
+def beyond_ends(
+    images: chex.Array, headroom: float, dtype: chex.ArrayDType = np.float64
+) -> chex.Array:
     """What is added to pixels of 0 and 255, of which 8 bits say: at least so dark, so light."""
-    return headroom * (1.0 * (images == 255) - 1.0 * (images == 0))
+    return headroom * ((images == 255).astype(dtype) - (images == 0).astype(dtype))
 
 
 def stream(

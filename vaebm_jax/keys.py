@@ -44,7 +44,8 @@ def chain_keys(key: chex.PRNGKey, num_chains: int, first: chex.Numeric = 0) -> c
         if len(key) != num_chains:
             raise ValueError(f'key must be one key or {num_chains}, one a chain, got {len(key)}')
         return key
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num_chains))
+    chains = first + jnp.arange(num_chains, dtype=jnp.int32)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, chains)
 
 
 def branch(key: chex.PRNGKey, name: str) -> chex.PRNGKey:
@@ -61,6 +62,22 @@ def fold_in(keys: chex.PRNGKey, number: chex.Numeric) -> chex.PRNGKey:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
-def normal(keys: chex.PRNGKey, shape: tuple[int, ...]) -> chex.Array:
-    """Standard normal noise `[B, *shape]`, each row from its own chain's key."""
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+def normal(
+    keys: chex.PRNGKey, shape: tuple[int, ...], dtype: chex.ArrayDType = jnp.float32
+) -> chex.Array:
+    """Standard normal noise `[B, *shape]`, each row from its own chain's key.
+
+    Of `dtype`, or float32 where that has fewer bits: never of `jax_enable_x64`.
+    """
+    dtype = _at_least_float32(dtype)
+    return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
+
+
+def uniform(keys: chex.PRNGKey, dtype: chex.ArrayDType = jnp.float32) -> chex.Array:
+    """A number of [0, 1) from each chain's key, `[B]`, of `normal`'s types."""
+    dtype = _at_least_float32(dtype)
+    return jax.vmap(lambda key: jax.random.uniform(key, dtype=dtype))(keys)
+
+
+def _at_least_float32(dtype):
+    return jax.dtypes.canonicalize_dtype(np.promote_types(dtype, np.float32))

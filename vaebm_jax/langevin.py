@@ -23,12 +23,14 @@ def langevin_step(
     δ is `step_size`; others write ε = δ²/2. Where `max_drift` is not 0, a chain's drift
     `(δ²/2) ∇U(x)` that is longer (Euclidean, over all of its numbers) is shortened to it.
     """
-    drift = 0.5 * step_size**2 * gradient
-    if not _is_zero(max_drift):
-        length = _length(drift).reshape(-1, *[1] * (x.ndim - 1))
-        bound = jnp.where(max_drift == 0, jnp.inf, max_drift)  # It may be traced.
-        drift = drift * jnp.minimum(1.0, bound / jnp.maximum(length, 1e-30))
-    return x - drift + step_size * noise_scale * noise
+    # Points may be of fewer bits than noise and settings, also where promotion is strict.
+    with jax.numpy_dtype_promotion('standard'):
+        drift = 0.5 * step_size**2 * gradient
+        if not _is_zero(max_drift):
+            length = _length(drift).reshape(-1, *[1] * (x.ndim - 1))
+            bound = jnp.where(max_drift == 0, jnp.inf, max_drift)  # It may be traced.
+            drift = drift * jnp.minimum(1.0, bound / jnp.maximum(length, 1e-30))
+        return x - drift + step_size * noise_scale * noise
 
 
 def _is_zero(setting):
@@ -115,12 +117,13 @@ def _sample(energy_fn, keys, x, first_step, moves, numbers, *, num_steps, **zero
         energy, gradient = energy_and_gradient(energy_fn, x)
         noise = 0.0
         if is_noisy:
-            noise = draws.normal(draws.fold_in(keys, t), shape)
+            noise = draws.normal(draws.fold_in(keys, t), shape, x.dtype)
         if moves is not None:
             gradient, noise = (jnp.where(moves, part, 0.0) for part in (gradient, noise))
         revised = langevin_step(x, gradient, noise, **settings)
         grad_norm = _length(gradient)
         return revised.astype(x.dtype), {'energy': energy, 'grad_norm': grad_norm}
 
-    x, info = jax.lax.scan(revise, x, first_step + jnp.arange(num_steps))
+    steps = jnp.asarray(first_step, jnp.int32) + jnp.arange(num_steps, dtype=jnp.int32)
+    x, info = jax.lax.scan(revise, x, steps)
     return jax.lax.stop_gradient(x), jax.lax.stop_gradient(info)

@@ -50,8 +50,9 @@ class Gaussian(NamedTuple):
 
     def sample(self, key: chex.PRNGKey, num_chains: int) -> chex.Array:
         """`[num_chains, ...]`; by one key, or by one a chain."""
-        noise = draws.normal(draws.chain_keys(key, num_chains), self.mean.shape)
-        return self._row(self.mean) + self._row(self.std) * noise.astype(self.mean.dtype)
+        keys, dtype = draws.chain_keys(key, num_chains), self.mean.dtype
+        noise = draws.normal(keys, self.mean.shape, dtype).astype(dtype)
+        return self._row(self.mean) + self._row(self.std) * noise
 
     def _scaled(self, x):
         return (x - self._row(self.mean)) / self._row(self.std)
@@ -454,7 +455,8 @@ def _in_parts(num_chains, size, track, doing, run, *arrays):
 def _drawn_by(key, log_weights):
     """As many rows, drawn by their weights, evenly (systematic resampling)."""
     weights = np.exp(np.asarray(log_weights, np.float64) - np.max(log_weights))
-    places = (np.arange(len(weights)) + float(jax.random.uniform(key))) / len(weights)
+    start = float(jax.random.uniform(key, dtype=jnp.float32))
+    places = (np.arange(len(weights)) + start) / len(weights)
     rows = np.searchsorted(np.cumsum(weights) / weights.sum(), places)
     return np.minimum(rows, len(weights) - 1)
 

@@ -51,11 +51,13 @@ def log_acceptance(
       noise: `[B, ...]`, which led from x to y.
       step_size: δ.
     """
-    # The noise that would lead back.
-    back = (here.x - langevin_step(there.x, there.gradient, 0.0, step_size=step_size)) / step_size
-    squares = (jnp.square(noise) - jnp.square(back)).reshape(len(noise), -1)
-    log_q_ratio = 0.5 * jnp.sum(squares, axis=1)
-    log_ratio = here.energy - there.energy + log_q_ratio
+    # Points may be of fewer bits than energies and settings, also where promotion is strict.
+    with jax.numpy_dtype_promotion('standard'):
+        led_to = langevin_step(there.x, there.gradient, 0.0, step_size=step_size)
+        back = (here.x - led_to) / step_size  # The noise that would lead back.
+        squares = (jnp.square(noise) - jnp.square(back)).reshape(len(noise), -1)
+        log_q_ratio = 0.5 * jnp.sum(squares, axis=1)
+        log_ratio = here.energy - there.energy + log_q_ratio
     log_ratio = jnp.where(jnp.isfinite(here.energy), log_ratio, jnp.inf)
     is_possible = jnp.isfinite(there.energy) & jnp.isfinite(log_q_ratio)
     return jnp.where(is_possible, jnp.minimum(log_ratio, 0.0), -jnp.inf)
@@ -77,7 +79,8 @@ def acceptance(
     """
     x = arguments.points(x)
     arguments.check_positive(step_size=step_size)
-    noise = draws.normal(draws.chain_keys(key, x.shape[0]), x.shape[1:]).astype(x.dtype)
+    keys = draws.chain_keys(key, x.shape[0])
+    noise = draws.normal(keys, x.shape[1:], x.dtype).astype(x.dtype)
     here = point_at(energy_fn, x)
     there = point_at(energy_fn, _propose(here, noise, step_size))
     return jnp.exp(log_acceptance(here, there, noise, step_size))
@@ -113,11 +116,13 @@ def mala_step(
       Where the chains then stand, and who moved, `[B]` bool.
     """
     key_noise, key_test = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    noise = draws.normal(key_noise, point.x.shape[1:]).astype(point.x.dtype)
+    dtype = point.x.dtype
+    noise = draws.normal(key_noise, point.x.shape[1:], dtype).astype(dtype)
     here = view(point)
     proposal = point_at(energy_fn, _propose(here, noise, step_size))
     log_probability = log_acceptance(here, view(proposal), noise, step_size)
-    is_accepted = jnp.log(jax.vmap(jax.random.uniform)(key_test)) < log_probability
+    with jax.numpy_dtype_promotion('standard'):
+        is_accepted = jnp.log(draws.uniform(key_test, dtype)) < log_probability
 
     def choose(new, old):
         return jnp.where(is_accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -18,14 +18,28 @@ a number or a pixel (the energy's last layer, the encoder's heads, the decoder's
 in float32.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from vaebm_jax import keys as draws
 from vaebm_jax.condition import hint_of, keep_seen
 from vaebm_jax.convolution import conv, depth_to_space
+
+
+def _mixes_types(call):
+    """Layers of bfloat16 and of float32 meet in a network, also where JAX's promotion is strict."""
+
+    @functools.wraps(call)
+    def with_promotion(*args, **kwargs):
+        with jax.numpy_dtype_promotion('standard'):
+            return call(*args, **kwargs)
+
+    return with_promotion
 
 
 class _Network(nn.Module, kw_only=True):
@@ -113,13 +127,14 @@ def leaky_relu(x: chex.Array) -> chex.Array:
 
 def silu(x: chex.Array) -> chex.Array:
     """`x · sigmoid(x)`, rounded once; by a tanh, twice as fast on a CPU as by an exponential."""
-    half = 0.5 * x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    half = 0.5 * x.astype(np.promote_types(x.dtype, np.float32))
     return (half * (1.0 + jnp.tanh(half))).astype(x.dtype)
 
 
 def _dropout(keys, x, rate):
     """Flax's own draws one mask for the batch; here each chain has its own key."""
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
+    share = np.float32(1.0 - rate)
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, share, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
@@ -141,6 +156,7 @@ class EnergyNet(_Network):
     num_outputs: int = 1
 
     @nn.compact
+    @_mixes_types
     def __call__(self, x: chex.Array, condition: chex.Array | None = None) -> chex.Array:
         features = self.bottom_up(self.layers, x, condition)
         return jnp.sum(self.dense(self.num_outputs, features, last='energy'), axis=-1)
@@ -157,6 +173,7 @@ class Encoder(_Network):
     latent_dim: int
 
     @nn.compact
+    @_mixes_types
     def __call__(
         self,
         x: chex.Array,
@@ -194,6 +211,7 @@ class Decoder(_Network):
     modulated: bool = False
 
     @nn.compact
+    @_mixes_types
     def __call__(self, z: chex.Array, condition: chex.Array | None = None) -> chex.Array:
         height, width, channels = self.image_shape
         is_unet = any(kind == 'down' for kind, *_ in self.layers)

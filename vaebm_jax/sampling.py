@@ -301,7 +301,7 @@ def revision(key: chex.PRNGKey, states: States, config: Config, num_samples: int
         x = revise(keys, states, config, x, 1, t)
         return x, x
 
-    _, film = jax.lax.scan(step, guess, jnp.arange(config.langevin.num_steps))
+    _, film = jax.lax.scan(step, guess, jnp.arange(config.langevin.num_steps, dtype=jnp.int32))
     return jnp.concatenate([guess[jnp.newaxis], film])
 
 
@@ -313,7 +313,7 @@ def between(first: chex.Array, last: chex.Array, num_points: int, spherical: boo
     for a pair of opposite directions, as half of all pairs are where d = 1, and for a zero. For a
     pair of one direction the line is the arc's limit.
     """
-    part = jnp.linspace(0.0, 1.0, num_points).reshape(1, -1, 1)
+    part = jnp.linspace(0.0, 1.0, num_points, dtype=first.dtype).reshape(1, -1, 1)
     first, last = first[:, jnp.newaxis], last[:, jnp.newaxis]
     if not spherical:
         return (1.0 - part) * first + part * last

@@ -81,9 +81,9 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
     config.freeze()
     size, channels = config.data.image_size, config.data.num_channels
     if condition is None and config.condition.kind != 'none':
-        condition = jnp.zeros((1, size, size, channels + 1))
-    image = jnp.zeros((1, size, size, channels))
-    z = jnp.zeros((1, config.latent_dim))
+        condition = jnp.zeros((1, size, size, channels + 1), jnp.float32)
+    image = jnp.zeros((1, size, size, channels), jnp.float32)
+    z = jnp.zeros((1, config.latent_dim), jnp.float32)
     table = config.network
     common = dict(activation=table.activation, dtype=config.dtype, init_std=table.init_std)
     energy = EnergyNet(table.energy, table.energy_outputs, **common)

@@ -152,7 +152,7 @@ def kernel_grad(
     """The cotangent of `conv`'s `kernel`, of `kernel_shape` `[h, w, I, O]`."""
     axes = _axes(x.shape, kernel_shape, strides, padding)
     product = functools.partial(_product, contracted=((0,), (0,)))
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = np.promote_types(x.dtype, np.float32)
     filters = _map(product, _inputs(x, axes, dtype), _outputs(cotangent, axes, dtype))
     taps = _combine(_FILTER, axes, filters, transposed=True)
     rows, columns = axes
@@ -215,13 +215,13 @@ def _outputs(cotangent, axes, dtype):
 
 
 def _product(a, b, contracted=((1,), (0,))):
-    dtype = jnp.promote_types(a.dtype, jnp.float32)
+    dtype = np.promote_types(a.dtype, np.float32)
     return lax.dot_general(a, b, (contracted, ((), ())), preferred_element_type=dtype)
 
 
 def wide(x):
     """In float32 at the least: XLA's CPU compiler rounds bfloat16 anew at each move of the data."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(np.promote_types(x.dtype, np.float32))
 
 
 def _once(x):
