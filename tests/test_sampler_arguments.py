@@ -1,5 +1,6 @@
 """What samplers are given in someone else's loop: compiled once, refused in words, never stale."""
 
+import dataclasses
 import functools
 import gc
 import re
@@ -14,10 +15,15 @@ from vaebm_jax import (
     Gaussian,
     annealed_importance_sampling,
     bracket_log_z,
+    create_states,
+    gaussian_of,
+    generate,
     langevin_sample,
     mala_sample,
+    recover,
     tune,
 )
+from vaebm_jax.config import ConditionConfig
 from vaebm_jax.likelihood import Schedule
 from vaebm_jax.metropolis import acceptance
 from vaebm_jax.programs import _NUM_KEPT, _compile
@@ -240,16 +246,22 @@ def test_a_constant_energy_leaves_noise_alone():
 NAN, INF = float('nan'), float('inf')
 WRONG = {
     'num_steps': ((langevin, mala), [-1, 2.5, NAN, '3', None]),
-    'step_size': ((langevin, mala, accepted), [-0.5, 0.0, NAN, INF, '0.1', None, 1j]),
-    'noise_scale': ((langevin,), [-1.0, NAN, 'x']),
-    'max_drift': ((langevin,), [-1.0, NAN, 'x']),
-    'first_step': ((langevin,), [-1, 0.5, 'x']),
+    'step_size': (
+        (langevin, mala, accepted),
+        [-0.5, 0.0, NAN, INF, '0.1', None, 1j, [0.1], 2**40, 10**25],
+    ),
+    'noise_scale': ((langevin,), [-1.0, NAN, INF, 'x', [0.1], 2**40]),
+    'max_drift': ((langevin,), [-1.0, NAN, INF, 'x', [0.1], 2**40]),
+    'first_step': ((langevin,), [-1, 0.5, 'x', [1], 2**40]),
     'moves': ((langevin,), [[True], np.ones((1, 3)), np.ones(3, bool), np.ones((2, 3), bool)]),
     'x': (
         (langevin, mala, accepted, anneal),
         [
             np.zeros((4, 3), int),
             np.zeros((4, 3), np.uint8),
+            np.zeros((4, 3), np.longdouble),
+            jnp.zeros((4, 3), jnp.float8_e4m3fn),
+            np.ma.zeros((4, 3), np.float32),
             np.zeros((0, 3), np.float32),
             np.float32(0.0),
             np.zeros((), np.float32),
@@ -265,8 +277,29 @@ WRONG = {
     'num_temperatures': ((tuned, bracket), [0, -1, 1.5]),
     'num_chains': ((bracket,), [0, -1, 1.5]),
     'chains_a_call': ((bracket,), [0, 1.5]),
-    'samples': ((bracket,), [np.zeros((2, 3), np.float32)]),
-    'base': ((anneal,), [Gaussian(jnp.zeros(2), 1.0), Gaussian(jnp.zeros(3), -1.0)]),
+    'samples': (
+        (bracket,),
+        [
+            np.zeros((2, 3), np.float32),
+            np.zeros((4, 2), np.float32),
+            np.zeros((4, 3), int),
+            0.5,
+            'x',
+        ],
+    ),
+    'base': (
+        (anneal, tuned),
+        [
+            None,
+            (jnp.zeros(3), 1.0),
+            Gaussian(jnp.zeros(3), -1.0),
+            Gaussian(jnp.zeros(3), jnp.ones(2)),
+            Gaussian(jnp.zeros(3), [1.0, 1.0, 1.0]),
+            Gaussian(jnp.zeros(3, int), 1.0),
+            Gaussian([0.0, 0.0, 0.0], 1.0),
+            Gaussian(jnp.full(3, NAN), 1.0),
+        ],
+    ),
     'schedule': (
         (anneal,),
         [
@@ -274,6 +307,10 @@ WRONG = {
             Schedule(jnp.linspace(0.0, 1.5, 4), jnp.full(4, 0.3)),
             Schedule(jnp.linspace(0.0, 1.0, 4), jnp.full(4, -0.3)),
             Schedule(jnp.zeros(1), jnp.ones(1)),
+            Schedule(None, None),
+            None,
+            0.5,
+            jnp.zeros((3, 4)),
         ],
     ),
 }
@@ -298,3 +335,52 @@ def test_a_traced_number_of_steps_is_refused_in_a_sentence():
     with pytest.raises(TypeError, match='num_steps must be a whole number, got a traced value'):
         jax.jit(lambda num_steps: langevin(quadratic, num_steps=num_steps))(3)
     assert langevin(quadratic, num_steps=np.int64(3)).shape == X.shape
+
+
+def test_a_base_of_another_shape_than_the_points_is_refused():
+    with pytest.raises(ValueError, match=r'base must have a mean of shape \(3,\), got \(2,\)'):
+        anneal(quadratic, base=Gaussian(jnp.zeros(2), 1.0))
+
+
+def test_energies_of_fewer_bits_than_the_points_are_annealed():
+    rounded = lambda x: quadratic(x).astype(jnp.bfloat16)
+    np.testing.assert_allclose(anneal(rounded), anneal(quadratic), rtol=0.05)
+
+
+@pytest.mark.parametrize('x', [[[0.0]], None, 1.0, np.zeros((0, 3), np.float32), np.zeros(3, int)])
+def test_points_that_have_no_gaussian_are_refused(x):
+    with pytest.raises((TypeError, ValueError), match='^x must .*, got '):
+        gaussian_of(x)
+
+
+@pytest.mark.parametrize('num_chains', [0, -1, 1.5, None])
+def test_a_number_of_draws_of_a_gaussian(num_chains):
+    with pytest.raises((TypeError, ValueError), match='^num_chains must .*, got '):
+        BASE.sample(KEY, num_chains)
+
+
+@pytest.mark.parametrize('key', [0, None, jax.random.split(KEY, 3), np.zeros(2)])
+def test_models_are_created_and_drawn_from_with_one_key(tiny_config, key):
+    states = create_states(KEY, tiny_config)
+    for run in (
+        lambda: create_states(key, tiny_config),
+        lambda: generate(key, states, tiny_config, 1),
+        lambda: recover(key, states, tiny_config, jnp.zeros((1, 8, 8, 2)), 1),
+    ):
+        with pytest.raises((TypeError, ValueError), match='^key must .*, got '):
+            run()
+
+
+def test_what_models_are_drawn_with_is_refused_in_a_sentence(tiny_config):
+    states = create_states(KEY, tiny_config)
+    conditional = dataclasses.replace(tiny_config, condition=ConditionConfig('center_hole'))
+    for number in (0, -1, 1.5, None, 'x'):
+        with pytest.raises((TypeError, ValueError), match='^num_samples must .*, got '):
+            generate(KEY, states, tiny_config, number)
+        with pytest.raises((TypeError, ValueError), match='^num_recoveries must .*, got '):
+            recover(KEY, states, conditional, jnp.zeros((1, 8, 8, 2)), number)
+    for condition in (None, jnp.zeros((1, 8, 8, 1)), jnp.zeros((0, 8, 8, 2)), jnp.zeros((8, 8, 2))):
+        with pytest.raises((TypeError, ValueError), match='^condition must .*, got '):
+            recover(KEY, states, conditional, condition, 1)
+    with pytest.raises(ValueError, match='^generate draws from models without a condition'):
+        recover(KEY, states, tiny_config, jnp.zeros((1, 8, 8, 2)), 1)

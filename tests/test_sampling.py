@@ -105,7 +105,7 @@ def test_decode_uses_the_states_parameters(states):
 
 @pytest.mark.parametrize('num_samples', [0, -1])
 def test_no_samples_are_refused(tiny_config, states, num_samples):
-    with pytest.raises(ValueError, match='num_samples must be at least 1, got'):
+    with pytest.raises(ValueError, match='num_samples must be 1 or more, got'):
         generate(KEY, states, tiny_config, num_samples)
 
 

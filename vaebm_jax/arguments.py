@@ -8,20 +8,29 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def points(x: chex.Array) -> chex.Array:
+def points(x: chex.Array, name: str = 'x') -> chex.Array:
     """`x` as a JAX array of one or more chains, `[B, ...]`.
 
     Raises:
       TypeError: if it is no array of floating-point numbers.
       ValueError: if it has no chains.
     """
-    if not isinstance(x, jax.Array | np.ndarray):
-        raise TypeError(f'x must be an array [B, ...] of points, got {type(x).__name__}')
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f'x must be of floating-point numbers, got {x.dtype}')
+    check_floats(name, x)
     if x.ndim == 0 or x.shape[0] == 0:
-        raise ValueError(f'x must have a first axis of one or more chains, got shape {x.shape}')
+        raise ValueError(
+            f'{name} must have a first axis of one or more chains, got shape {x.shape}'
+        )
     return jax.lax.convert_element_type(x, jax.dtypes.canonicalize_dtype(x.dtype))
+
+
+def check_floats(name: str, x: chex.Array) -> None:
+    """Raises a TypeError unless `x` is an array of numbers that JAX computes with."""
+    if not isinstance(x, jax.Array | np.ndarray) or isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f'{name} must be an array of numbers, got {type(x).__name__}')
+    if not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize not in (2, 4, 8):
+        raise TypeError(
+            f'{name} must be of floating-point numbers of 16, 32 or 64 bits, got {x.dtype}'
+        )
 
 
 def whole_number(name: str, value: int, least: int = 0) -> int:
@@ -44,9 +53,14 @@ def check_positive(**settings: chex.Numeric) -> None:
 
 
 def check_not_negative(**settings: chex.Numeric) -> None:
-    """Raises a TypeError or ValueError unless each setting is traced, or 0 or more."""
+    """Raises a TypeError or ValueError unless each setting is traced, or finite and 0 or more."""
     for name, value in settings.items():
-        _check(name, value, '0 or a positive number', lambda number: number >= 0)
+        _check(
+            name,
+            value,
+            '0 or a positive number',
+            lambda number: (number >= 0) & np.isfinite(number),
+        )
 
 
 def check_shares(**settings: chex.Numeric) -> None:
@@ -76,7 +90,10 @@ def _check(name, value, expected, is_right, kind=None):
         return
     numbers = np.asarray(value)
     kinds = (kind,) if kind else (jnp.integer, jnp.floating)
-    if not any(jnp.issubdtype(numbers.dtype, kind) for kind in kinds):
+    is_list = isinstance(value, list | tuple)  # Which JAX takes for several arguments.
+    if is_list or not any(jnp.issubdtype(numbers.dtype, kind) for kind in kinds):
         raise TypeError(f'{name} must be {expected}, got {value!r}')
+    if jnp.issubdtype(numbers.dtype, jnp.integer) and np.any(numbers >= 2**31):
+        raise ValueError(f'{name} must be {expected} below 2**31, got {value!r}')
     if not np.all(is_right(numbers)):
         raise ValueError(f'{name} must be {expected}, got {value!r}')

@@ -50,6 +50,7 @@ class Gaussian(NamedTuple):
 
     def sample(self, key: chex.PRNGKey, num_chains: int) -> chex.Array:
         """`[num_chains, ...]`; by one key, or by one a chain."""
+        num_chains = arguments.whole_number('num_chains', num_chains, least=1)
         keys, dtype = draws.chain_keys(key, num_chains), self.mean.dtype
         noise = draws.normal(keys, self.mean.shape, dtype).astype(dtype)
         return self._row(self.mean) + self._row(self.std) * noise
@@ -62,7 +63,13 @@ class Gaussian(NamedTuple):
 
 
 def gaussian_of(x: chex.Array) -> Gaussian:
-    """The Gaussian with the mean of points `[N, ...]` and their mean variance."""
+    """The Gaussian with the mean of points `[N, ...]` and their mean variance.
+
+    Raises:
+      TypeError: if these are no floating-point numbers.
+      ValueError: if there are none.
+    """
+    x = arguments.points(x)
     mean = jnp.mean(x, axis=0)
     return Gaussian(mean, jnp.sqrt(jnp.mean(jnp.square(x - mean[jnp.newaxis]))))
 
@@ -148,14 +155,29 @@ def annealed_importance_sampling(
     return run_compiled(_anneal, energy_fn, x, keys, base, schedule, x, num_moves=num_moves)
 
 
-def _check_base(base, shape):
-    if np.shape(base.mean) != shape:
-        raise ValueError(f'base must have a mean of shape {shape}, got {np.shape(base.mean)}')
-    arguments.check_positive(**{'std of base': base.std})
+def _check_base(base, shape=None):
+    """`shape` is that of a point, if there are any yet."""
+    if not isinstance(base, Gaussian):
+        raise TypeError(f'base must be a Gaussian, got {type(base).__name__}')
+    mean, std = base
+    arguments.check_floats('mean of base', mean)
+    if shape is not None and mean.shape != shape:
+        raise ValueError(f'base must have a mean of shape {shape}, got {mean.shape}')
+    if not isinstance(mean, jax.core.Tracer) and not np.all(np.isfinite(mean)):
+        raise ValueError('mean of base must be finite, got an infinite one or NaN')
+    arguments.check_positive(**{'std of base': std})
+    if np.shape(std) not in ((), mean.shape):
+        raise ValueError(
+            f'std of base must be one number or of shape {mean.shape}, got shape {np.shape(std)}'
+        )
 
 
 def _check_schedule(schedule):
-    betas, step_sizes = schedule
+    if not isinstance(schedule, tuple) or len(schedule) != 2:
+        raise TypeError(f'schedule must be a Schedule, got {type(schedule).__name__}')
+    betas, step_sizes = (
+        np.asarray(part) if isinstance(part, list | tuple) else part for part in schedule
+    )
     if np.ndim(betas) != 1 or len(betas) < 2 or np.shape(step_sizes) != np.shape(betas):
         raise ValueError(
             'schedule must have as many step sizes as betas, two or more, got shapes '
@@ -181,7 +203,7 @@ def _anneal(energy_fn, keys, base, schedule, x, *, num_moves):
         return (point, total, lost + rounded), jnp.mean(accepted)
 
     start = point_at(energy_fn, x)
-    nothing = jnp.zeros_like(start.energy)
+    nothing = jnp.zeros_like(base.energy(x) - start.energy)
     steps = jnp.arange(len(betas) - 1), jnp.diff(betas), betas[1:], step_sizes[1:]
     (point, total, lost), acceptance = jax.lax.scan(advance, (start, nothing, nothing), steps)
     return jax.lax.stop_gradient(Annealed(point.x, total + lost, acceptance))
@@ -241,7 +263,7 @@ def tune(
     """
     draws.check_one_key(key)
     num_temperatures = arguments.whole_number('num_temperatures', num_temperatures, least=1)
-    _check_base(base, np.shape(base.mean))
+    _check_base(base)
     x = jax.eval_shape(lambda key: base.sample(key, _PILOT_CHAINS), key)
     return run_compiled(_tune, energy_fn, x, key, base, num_temperatures=num_temperatures)
 
@@ -401,8 +423,14 @@ def bracket_log_z(
     draws.check_one_key(key)
     num_chains = arguments.whole_number('num_chains', num_chains, least=1)
     chains_a_call = arguments.whole_number('chains_a_call', chains_a_call, least=1)
-    if samples is not None and len(samples) < num_chains:
-        raise ValueError(f'samples must be {num_chains=} or more, got {len(samples)}')
+    _check_base(base)
+    if samples is not None:
+        samples = arguments.points(np.asarray(samples), 'samples')
+        if samples.shape[1:] != base.mean.shape or len(samples) < num_chains:
+            raise ValueError(
+                f'samples must be {num_chains=} or more of shape {base.mean.shape}, got an array '
+                f'of shape {samples.shape}'
+            )
     key_tune, key_base, key_forward, key_draw, key_relax, key_reverse = jax.random.split(key, 6)
     keys_of = jax.vmap(jax.random.fold_in, (None, 0))
     schedule = tune(key_tune, energy_fn, base, num_temperatures=num_temperatures)

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax import spectral
+from vaebm_jax import arguments, spectral
 from vaebm_jax.base import States, TrainState
 from vaebm_jax.condition import keep_seen, seen_of
 from vaebm_jax.config import Config
 from vaebm_jax.energy import make_energy_fn
-from vaebm_jax.keys import branch, chain_keys
+from vaebm_jax.keys import branch, chain_keys, check_one_key
 from vaebm_jax.langevin import langevin_sample
 from vaebm_jax.methods import has_energy
 from vaebm_jax.networks import cast_inner
@@ -149,8 +149,8 @@ def generate(
       ancestral twice. Pixels leave [-1, 1], the ancestral by `config.data.headroom` at most; clip
       them to show them.
     """
-    if num_samples < 1:
-        raise ValueError(f'num_samples must be at least 1, got {num_samples}')
+    check_one_key(key)
+    num_samples = arguments.whole_number('num_samples', num_samples, least=1)
     if config.condition.kind != 'none':
         raise ValueError(f'recover draws from models with a condition, got {config.condition.kind}')
     return generate_by(generate_keys(key), averaged(states) if ema else states, config, num_samples)
@@ -220,6 +220,17 @@ def recover(
       Ancestral and refined images, `[N, K, H, W, C]` each, what is seen in its place; by a method
       without an energy (vae) the ancestral twice.
     """
+    check_one_key(key)
+    num_recoveries = arguments.whole_number('num_recoveries', num_recoveries, least=1)
+    if config.condition.kind == 'none':
+        raise ValueError('generate draws from models without a condition, got condition.kind none')
+    size, channels = config.data.image_size, config.data.num_channels
+    if np.ndim(condition) != 4 or np.shape(condition)[1:] != (size, size, channels + 1):
+        raise ValueError(
+            f'condition must be of shape [N, {size}, {size}, {channels + 1}], got shape '
+            f'{np.shape(condition)}'
+        )
+    condition = arguments.points(condition, 'condition')
     states = averaged(states) if ema else states
     return recover_by(recover_keys(key), states, config, condition, num_recoveries, track)
 

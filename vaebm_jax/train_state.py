@@ -11,6 +11,7 @@ import optax
 from vaebm_jax import spectral
 from vaebm_jax.base import States, TrainState
 from vaebm_jax.config import Config, EnergyConfig, ScheduleConfig
+from vaebm_jax.keys import check_one_key
 from vaebm_jax.networks import Decoder, Encoder, EnergyNet
 
 
@@ -78,6 +79,7 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
       condition: an example `[1, H, W, C + 1]` of what the models are conditioned on; None: as the
         config has it.
     """
+    check_one_key(key)
     config.freeze()
     size, channels = config.data.image_size, config.data.num_channels
     if condition is None and config.condition.kind != 'none':
