@@ -36,12 +36,13 @@ from vaebm_jax.parallel import compile_step
 from vaebm_jax.sampling import interpolate, reconstruct, revision
 
 KEY = jax.random.key(0)
+_DENSE = (('dense', 8),)
 _CONV = NetworkConfig(
     energy=(('conv', 4, 4, 2), ('dense', 8)),
     encoder=(('conv', 4, 4, 2), ('dropout', 0.2)),
     decoder=(('map', 8), ('up', 4, 3)),
+    activation='silu',
 )
-_UNET = dataclasses.replace(_CONV, decoder=(('down', 4, 4), ('up', 4, 3)))
 _BASE = Config(
     num_steps=6,
     batch_size=8,
@@ -51,14 +52,16 @@ _BASE = Config(
     langevin=LangevinConfig(num_steps=3, max_drift=0.5),
     vae=VAEConfig(truth_weight=0.5, guess_weight=0.5),
     schedule=ScheduleConfig(name='linear', decay_share=1.0),
-    network=_CONV,
+    network=NetworkConfig(
+        energy=_DENSE, encoder=(*_DENSE, ('dropout', 0.2)), decoder=_DENSE, activation='leaky_relu'
+    ),
 )
 CONFIGS = {
     'float32': _BASE,
     'bfloat16': dataclasses.replace(
         _BASE,
         dtype='bfloat16',
-        network=dataclasses.replace(_CONV, activation='silu'),
+        network=_CONV,
         schedule=ScheduleConfig(name='exponential'),
     ),
     'vae': dataclasses.replace(_BASE, method='vae'),
@@ -66,7 +69,6 @@ CONFIGS = {
     kind: dataclasses.replace(
         _BASE,
         condition=ConditionConfig(kind=kind, profiles=profiles, jitter=jitter),
-        network=_UNET,
         dtype=dtype,
     )
     for kind, profiles, jitter, dtype in (
@@ -89,9 +91,10 @@ def train_and_draw(name):
         drawn = recover(KEY, states, config, condition, 2)
         return results | {'condition': condition, 'recover': drawn}
     results['generate'] = generate(KEY, states, config, 3)
-    results['interpolate'] = [interpolate(KEY, states, config, 2, 3, way) for way in (False, True)]
-    results['reconstruct'] = reconstruct(states, as_pixels(images[:2]))
     if name == 'float32':
+        ways = [interpolate(KEY, states, config, 2, 3, is_arc) for is_arc in (False, True)]
+        results['interpolate'] = ways
+        results['reconstruct'] = reconstruct(states, as_pixels(images[:2]))
         results['revision'] = revision(KEY, states, config, 2)
         results['long_chains'] = long_chains(KEY, states, config)
         results['metropolis'] = metropolis(KEY, states, config)
