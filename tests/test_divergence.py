@@ -85,10 +85,10 @@ def test_what_goes_on_after_a_rollback_is_a_law(
 
     for stop in (4, 6):  # In the place of the first save after the roll-backs, and of the second.
 
-        def kill(manager, states, rollbacks, stop=stop):
+        def kill(manager, states, rollbacks, files, stop=stop):
             if (int(states.energy.step), rollbacks) == (stop, num_rollbacks):
                 raise Killed
-            save(manager, states, rollbacks)
+            save(manager, states, rollbacks, files)
 
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(train_module.checkpoints, 'save', kill)
