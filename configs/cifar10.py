@@ -88,7 +88,12 @@ def gpu() -> c.Config:
         ),
         network=c.NetworkConfig(
             energy=(('conv', 64, 3, 1), ('conv', 128, 4, 2), ('res', 128, 2), ('res', 256, 2)),
-            encoder=(('conv', 64, 3, 1), ('conv', 64, 4, 2), ('conv', 128, 4, 2), ('conv', 256, 4, 2)),
+            encoder=(
+                ('conv', 64, 3, 1),
+                ('conv', 64, 4, 2),
+                ('conv', 128, 4, 2),
+                ('conv', 256, 4, 2),
+            ),
             decoder=(('map', 256), ('up', 256, 3), ('up', 128, 3), ('up', 64, 3)),
             decoder_modulated=True,
         ),
