@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaebm_jax import geometry, toy
+from vaebm_jax import geometry
+from vaebm_jax.densities import DENSITIES
 from vaebm_jax.geometry import make_grid
 
 GRID = make_grid()
@@ -49,7 +50,7 @@ def test_kl_of_gaussians():
 
 
 def test_kl_to_a_density_that_is_zero_somewhere_is_infinite():
-    board = toy.log_density('checkerboard', GRID.points)
+    board = DENSITIES['checkerboard'].log_density(GRID.points)
     gaussian = log_gaussian([0.0, 0.0], [1.0, 1.0])
     assert geometry.kl(gaussian, board, GRID.cell) == np.inf
     # log(1/8) against E[-log N]: E|x|² of the board is 2 * 16/12.

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from test_configs import read_config
 
-from vaebm_jax import film, geometry, plane, toy
+from vaebm_jax import film, geometry, plane
 from vaebm_jax.config import DataConfig
+from vaebm_jax.densities import DENSITIES
 from vaebm_jax.errors import UserError
 from vaebm_jax.report import write_report
 from vaebm_jax.train import train
@@ -43,7 +44,7 @@ def test_a_run_on_points_is_sampled_scored_and_filmed(toy_config, tmp_path):
 
     result = plane.evaluate_points(toy_config, tmp_path, num_samples=700)
     assert json.loads((tmp_path / 'evaluation.json').read_text()) == result
-    weights = plane.sample_weights('ring', points.reshape(-1, 2))
+    weights = plane.sample_weights(DENSITIES['ring'], points.reshape(-1, 2))
     assert result['refined'].items() >= weights.items()
     assert (result['refined']['langevin_steps'], result['refined_2x']['langevin_steps']) == (3, 6)
 
@@ -87,13 +88,14 @@ def test_the_law_of_revised_samples_is_that_of_many(toy_config, tmp_path):
 
 
 def test_a_perfect_sample_has_weights_of_one():
-    points = toy.draw('eight_gaussians', 50_000, seed=1)
-    weights = plane.sample_weights('eight_gaussians', points)
+    density = DENSITIES['eight_gaussians']
+    points = density.draw(50_000, seed=1)
+    weights = plane.sample_weights(density, points)
     assert 0.95 < weights['least'] < 1 < weights['most'] < 1.05 and weights['off_modes'] == 0
     # Half-counts in 2,304 cells, of which the data fill some: (cells - 1) / 2N and a little more.
-    assert 0.005 < plane.kl_histogram('eight_gaussians', points) < 0.04
-    doubled = np.concatenate([points, points[toy.mode_of('eight_gaussians', points) == 3]])
-    weights = plane.sample_weights('eight_gaussians', doubled)
+    assert 0.005 < plane.kl_histogram(density, points) < 0.04
+    doubled = np.concatenate([points, points[density.mode_of(points) == 3]])
+    weights = plane.sample_weights(density, doubled)
     assert weights['most'] == pytest.approx(2 / (9 / 8), rel=0.02)
     assert np.argmax(weights['mode_weights']) == 3
 

@@ -20,12 +20,13 @@ import orbax.checkpoint as ocp
 
 from vaebm_jax import distributed, logs, spectral
 from vaebm_jax.base import States
-from vaebm_jax.config import FOLDERS, Config, from_json, refuse_other_networks
-from vaebm_jax.data import Folder
+from vaebm_jax.config import Config, from_json, refuse_other_networks
+from vaebm_jax.data import open_images
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, sync_tree, write_atomically, written
 from vaebm_jax.methods import has_energy
 from vaebm_jax.parallel import all_devices, whole_states
+from vaebm_jax.sources import source_of
 from vaebm_jax.train_state import create_states
 
 _DIGESTS = 'digests.json'
@@ -333,9 +334,9 @@ def refuse_other_files(workdir: str | os.PathLike, files: dict, num_steps: int) 
 
 def warn_of_seen_images(workdir: str | os.PathLike, step: int, config: Config) -> None:
     """Says where images of a folder that are to be held out may be among those trained on."""
-    if config.data.name not in FOLDERS:
+    if source_of(config.data).splits is not None:
         return
-    folder = Folder(dataclasses.replace(config.data, skip_unreadable=False), 'train')
+    folder = open_images(dataclasses.replace(config.data, skip_unreadable=False))
     if folder.has_splits:
         return
     with opened(workdir) as (manager, _):

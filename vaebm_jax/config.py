@@ -8,6 +8,7 @@ is first used, and never afterwards. Sequences are tuples.
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Self
 
@@ -405,12 +406,9 @@ FREE_ON_RESUME = (
     'divergence.max_rollbacks',
 )
 
-# Height and channels of the sets whose images come in one size.
-_IMAGE_SIZES = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10': (32, 3)}
-POINTS = ('eight_gaussians', 'ring', 'two_moons', 'checkerboard')
-_IMAGE_SIZES |= dict.fromkeys(POINTS, (1, 2))
-FOLDERS = ('folder', 'facades', 'paris_streetview')
-_DATA_NAMES = (*_IMAGE_SIZES, *FOLDERS)
+# The tables that settings choose a row of, by the setting's dotted name; each table's module enters
+# it. A row has `needs(config)`: the settings that are wrong with it, each with what would be right.
+CHOICES: dict[str, Mapping[str, Any]] = {}
 
 _HOLES = ('center_hole', 'random_hole', 'free_form', 'lower_half')
 _CONDITION_KINDS = ('none', *_HOLES, 'gray', 'low_resolution')
@@ -437,8 +435,13 @@ KINDS = {
 }
 
 
-def validate(config: Config) -> None:
-    """Raises one UserError that names every wrong field, its value and what would be right."""
+def validate(config: Config, choices: Mapping[str, Mapping[str, Any]] = CHOICES) -> None:
+    """Raises one UserError that names every wrong field, its value and what would be right.
+
+    Args:
+      config: to be checked.
+      choices: the tables that settings choose a row of.
+    """
     wrong = []
     values = flatten(config)
 
@@ -501,33 +504,18 @@ def validate(config: Config) -> None:
     one_of('network.activation', 'leaky_relu', 'silu')
     one_of('network.decoder_norm', 'group', 'none')
     one_of('network.decoder_output', 'tanh', 'linear')
-    one_of('data.name', *_DATA_NAMES)
-    if config.data.name not in POINTS:
-        expect('1 or 3', lambda n: n in (1, 3), 'data.num_channels')
-
-    if config.data.name in _IMAGE_SIZES:
-        size, channels = _IMAGE_SIZES[config.data.name]
-        of = f' for {config.data.name}'
-        expect(f'{size}{of}', lambda n: n == size, 'data.image_size')
-        expect(f'{channels}{of}', lambda n: n == channels, 'data.num_channels')
-    if config.data.name in POINTS:
-        of = f' for the points of {config.data.name}'
-        expect(f'False{of}', lambda is_on: not is_on, 'data.flip', 'data.dequantize')
-        expect(f'0{of}', lambda headroom: headroom == 0, 'data.headroom')
-        expect(f'none{of}', lambda kind: kind == 'none', 'condition.kind')
-        expect(f'linear{of}', lambda output: output == 'linear', 'network.decoder_output')
+    for name, rows in choices.items():
+        one_of(name, *rows)
+        if values[name] in rows:
+            for setting, right in rows[values[name]].needs(config):
+                wrong.append(f'{setting} must be {right}, got {values[setting]!r}')
     one_of('data.crop', 'center', 'left', 'right')
     expect('in [0, 1)', lambda share: 0 <= share < 1, 'data.val_share', 'data.test_share')
     larger = f'0 or at least data.image_size = {config.data.image_size}'
     expect(larger, lambda n: n == 0 or n >= config.data.image_size, 'data.load_size')
     expect('0, or from 255 to 65535', lambda n: n == 0 or 255 <= n < 2**16, 'data.white_level')
-    if config.data.name not in FOLDERS:
-        only = '0 but for a folder of images'
-        expect(only, lambda value: value == 0, 'data.load_size', 'data.white_level')
     if config.data.val_share + config.data.test_share >= 1:
         wrong.append('data.val_share + data.test_share must leave images to train on')
-    if config.data.name == 'folder':
-        expect('the path of a folder of images', bool, 'data.dir')
     kind, size = config.condition.kind, config.data.image_size
     if kind == 'low_resolution':
         divides = f'a divisor of data.image_size = {size}'

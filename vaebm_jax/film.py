@@ -7,13 +7,14 @@ import pathlib
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, geometry, logs, plots, toy
+from vaebm_jax import checkpoints, geometry, logs, plots
 from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.files import local_folder, write_atomically
 from vaebm_jax.methods import refuse_without_energy
 from vaebm_jax.plane import geometry_of
 from vaebm_jax.sampling import averaged, generate
+from vaebm_jax.sources import density_of
 from vaebm_jax.train import run_keys
 from vaebm_jax.train_state import create_states
 
@@ -92,8 +93,8 @@ def _frame(states, config):
 def draw_film(path: str | os.PathLike, config: Config, film: list[tuple]) -> None:
     """Writes the film: a column a step, the data in the first."""
     grid = geometry.make_grid()
-    truth = toy.log_density(config.data.name, grid.points)
-    points = toy.draw(config.data.name, _POINTS, seed=config.seed)
+    density = density_of(config.data)
+    truth, points = density.log_density(grid.points), density.draw(_POINTS, seed=config.seed)
     columns = [('data', truth, truth, points, points)]
     columns += [(f'step {step:,}', *parts) for step, *parts in film]
     names = ('energy: exp(-U) / Z', 'decoder: q(x)', 'ancestral samples', 'revised samples')

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-from vaebm_jax.config import POINTS, Config, flatten
+from vaebm_jax.config import Config, flatten
 from vaebm_jax.errors import UserError
 from vaebm_jax.methods import has_energy, is_unused
+from vaebm_jax.sources import density_of
 
 MODES = {
     'train': 'Trains a model, or continues from the newest checkpoint in the workdir.',
@@ -37,7 +38,7 @@ class Runs(NamedTuple):
 
 _CONDITIONAL = Runs('with a condition', lambda c: c.condition.kind != 'none', 'condition.kind')
 _UNCONDITIONAL = Runs('without a condition', lambda c: c.condition.kind == 'none', 'condition.kind')
-_IMAGES = Runs('on images', lambda c: c.data.name not in POINTS, 'data.name')
+_IMAGES = Runs('on images', lambda c: not density_of(c.data), 'data.name')
 _REFINING = Runs('with an energy', has_energy, 'method')
 
 

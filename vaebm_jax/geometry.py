@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax import toy
 from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.sampling import decode, energy_of
+from vaebm_jax.sources import density_of
 from vaebm_jax.vae import rate
 
 _HALF_WIDTH = 5.0
@@ -185,7 +185,7 @@ def densities(states: States, config: Config, grid: Grid) -> Densities:
     """What a run's models are on the grid; `states` have the parameters to use as `params`."""
     energy = _by_parts(lambda x: _energy(states, config, x), grid.points)
     return Densities(
-        data=toy.log_density(config.data.name, grid.points),
+        data=density_of(config.data).log_density(grid.points),
         energy=log_density(energy, grid.cell),
         decoder=decoder_log_density(lambda z: _guess(states, z), decoder_std(config), grid),
         elbo=_by_parts(lambda x: _elbo(states, config, x), grid.points),

@@ -25,7 +25,7 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from vaebm_jax import __version__, command_line, distributed, flags, logs
-from vaebm_jax.config import POINTS, Config, validate
+from vaebm_jax.config import Config, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
 from vaebm_jax.evaluate_likelihood import evaluate_likelihood
@@ -36,6 +36,7 @@ from vaebm_jax.plane import evaluate_points, refuse_images, sample_points
 from vaebm_jax.recovery import evaluate_recovery, recover_file, sample_recoveries
 from vaebm_jax.report import write_report
 from vaebm_jax.sample import sample
+from vaebm_jax.sources import density_of
 from vaebm_jax.train import train
 
 _CONFIG = flags.define()
@@ -89,7 +90,7 @@ def run_sample(config: Config, workdir: str) -> None:
             num_recoveries=GIVEN.num_recoveries or 16,
             **drawn_with(),
         )
-    elif config.data.name in POINTS:
+    elif density_of(config.data):
         refuse_processes()
         sample_points(config, workdir, num_samples=GIVEN.num_samples or 50_000, **drawn_with())
     else:
@@ -114,7 +115,7 @@ def run_evaluate(config: Config, workdir: str) -> None:
             num_recoveries=GIVEN.num_recoveries or 16,
             **drawn_with(),
         )
-    elif config.data.name in POINTS:
+    elif density_of(config.data):
         refuse_processes()
         evaluate_points(config, workdir, num_samples=GIVEN.num_samples or 50_000, **drawn_with())
     else:

@@ -5,10 +5,11 @@ import os
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, data, geometry, logs, pictures, plots, toy
+from vaebm_jax import checkpoints, data, geometry, logs, pictures, plots
 from vaebm_jax.base import States
 from vaebm_jax.chain_law import Law, after, langevin_law, stationary
-from vaebm_jax.config import POINTS, Config
+from vaebm_jax.config import Config
+from vaebm_jax.densities import Density
 from vaebm_jax.diagnostics import metropolis
 from vaebm_jax.draws import Draws
 from vaebm_jax.errors import UserError
@@ -18,6 +19,7 @@ from vaebm_jax.keys import branch
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.sample import discard_others
 from vaebm_jax.sampling import averaged
+from vaebm_jax.sources import SOURCES, density_of
 
 NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # How they begin in `evaluation.json`.
 
@@ -27,10 +29,11 @@ _HISTOGRAM = 48  # Cells a side of [-3, 3]².
 
 def refuse_images(config: Config) -> None:
     """Raises a UserError where the data are no points of the plane."""
-    if config.data.name not in POINTS:
+    if not density_of(config.data):
         raise UserError(
             f'--mode=geometry needs a run on points of the plane (data.name one of '
-            f'{", ".join(POINTS)}), got {config.data.name}'
+            f'{", ".join(name for name, source in SOURCES.items() if source.density)}), '
+            f'got {config.data.name}'
         )
 
 
@@ -121,16 +124,17 @@ def evaluate_points(
     samplers = samplers_of(config)
     draws = Draws(workdir, states, config, num_samples, tuple(samplers))
     samples = gathered(draws)
-    truth = toy.draw(config.data.name, num_samples, seed=config.seed)
-    floor = kl_histogram(config.data.name, truth)
+    density = density_of(config.data)
+    truth = density.draw(num_samples, seed=config.seed)
+    floor = kl_histogram(density, truth)
     for name, lengths in samplers.items():
         points = samples[name].reshape(-1, 2)
         result[name] = {
             'num_samples': num_samples,
             'langevin_steps': lengths * config.langevin.num_steps,
-            'kl_data_histogram': kl_histogram(config.data.name, points),
+            'kl_data_histogram': kl_histogram(density, points),
             'kl_data_histogram_of_data': floor,
-            **sample_weights(config.data.name, points),
+            **sample_weights(density, points),
         }
     write_json(workdir / 'evaluation.json', result)
     draws.discard()
@@ -155,9 +159,10 @@ def geometry_of(states: States, config: Config, at_rest: bool = False) -> dict:
     """
     grid = geometry.make_grid()
     found = geometry.densities(states, config, grid)
-    modes = toy.mode_of(config.data.name, grid.points)
+    density = density_of(config.data)
+    modes = density.mode_of(grid.points)
     truth, weights = (
-        geometry.mode_weights(log_p, modes, toy.num_modes(config.data.name), grid.cell)
+        geometry.mode_weights(log_p, modes, density.num_modes, grid.cell)
         for log_p in (found.data, found.energy)
     )
     off = float(np.exp(found.energy[modes < 0]).sum() * grid.cell)
@@ -193,10 +198,10 @@ def _chains(states, config, found, grid, at_rest):
     return numbers
 
 
-def sample_weights(name: str, points: np.ndarray) -> dict:
+def sample_weights(density: Density, points: np.ndarray) -> dict:
     """How many of `[N, 2]` points fall to each mode, over how many should."""
-    modes = toy.mode_of(name, points)
-    counts = np.bincount(modes[modes >= 0], minlength=toy.num_modes(name))
+    modes = density.mode_of(points)
+    counts = np.bincount(modes[modes >= 0], minlength=density.num_modes)
     return _weights(counts * len(counts) / max(1, counts.sum()), float(np.mean(modes < 0)))
 
 
@@ -209,14 +214,14 @@ def _weights(weights, off):
     }
 
 
-def kl_histogram(name: str, points: np.ndarray) -> float:
+def kl_histogram(density: Density, points: np.ndarray) -> float:
     """KL in nats of the data's histogram to that of `[N, 2]` points, by cells of 1/8 of [-3, 3]².
 
     Each cell's count is raised by one half, so that none is 0 (R. Krichevsky, V. Trofimov, 1981).
     Finitely many points of the data themselves are some way off 0.
     """
     fine = geometry.make_grid(3.0, 4 * _HISTOGRAM)
-    mass = np.exp(toy.log_density(name, fine.points)).reshape(_HISTOGRAM, 4, _HISTOGRAM, 4)
+    mass = np.exp(density.log_density(fine.points)).reshape(_HISTOGRAM, 4, _HISTOGRAM, 4)
     mass = mass.sum(axis=(1, 3)) / mass.sum()
     edges = np.linspace(-3.0, 3.0, _HISTOGRAM + 1)
     counts = np.histogram2d(points[:, 1], points[:, 0], (edges, edges))[0] + 0.5

@@ -9,11 +9,12 @@ import pathlib
 from collections.abc import Iterable
 
 from vaebm_jax.checkpoints import load_config
-from vaebm_jax.config import POINTS, Config, flatten
+from vaebm_jax.config import Config, flatten
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, write_atomically
 from vaebm_jax.methods import has_energy
 from vaebm_jax.plane import NUMBERS
+from vaebm_jax.sources import density_of
 
 # What pictures show, and what more where there is an energy; without the former they need one.
 _RECOVERIES = {
@@ -70,7 +71,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     evaluation = _read(workdir / 'evaluation.json', json.loads)
     reached = f'step {rows[-1]["step"]:,} of {config.num_steps:,}' if rows else 'not started'
     mode = f'python -m vaebm_jax.main --workdir={workdir} --mode='
-    energy = ['<h2>The energy</h2>', *_diagnostics(evaluation, mode + 'evaluate')]
+    energy = ['<h2>The energy</h2>', *_diagnostics(evaluation, config, mode + 'evaluate')]
     parts = [
         f'<h1>{_text(config.name)}</h1>',
         f'<p>{_text(config.method)} on {_text(config.data.name)}, {reached}, in '
@@ -138,7 +139,7 @@ def _scores(evaluation, command):
 
 def _pictures(folder, command, config):
     parts, expected = [], _PICTURES if config.condition.kind == 'none' else _RECOVERIES
-    if config.data.name in POINTS:
+    if density_of(config.data):
         expected = _POINTS
         command += ' (and --mode=geometry)' if has_energy(config) else ''
     expected = {
@@ -187,10 +188,10 @@ def _curves(rows):
     return _figure(_drawn(draw, 12, 2.4 * height), 'image/svg+xml', 'By training step')
 
 
-def _diagnostics(evaluation, command):
+def _diagnostics(evaluation, config, command):
     if evaluation is None:
         return [_missing('Not examined yet', command)]
-    if evaluation.get('data') in POINTS:
+    if density_of(config.data):
         rows = [[name, value] for name, value in evaluation.items() if name.startswith(NUMBERS)]
         return ['<p>In nats, by sums over a grid.</p>', _table(['', ''], rows)]
     if 'diagnostics' not in evaluation:

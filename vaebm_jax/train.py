@@ -14,7 +14,7 @@ from vaebm_jax import checkpoints, data, distributed, logs, pictures
 from vaebm_jax.base import States
 from vaebm_jax.baselines import STEPS
 from vaebm_jax.condition import fixed_condition
-from vaebm_jax.config import FOLDERS, POINTS, Config, refuse_other_run, to_json, validate
+from vaebm_jax.config import Config, refuse_other_run, to_json, validate
 from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, make_folder, write_atomically
@@ -34,6 +34,7 @@ from vaebm_jax.parallel import (
 from vaebm_jax.plane import draw_points
 from vaebm_jax.recovery import draw_rows
 from vaebm_jax.sampling import averaged, generate_by, recover_by
+from vaebm_jax.sources import density_of
 from vaebm_jax.train_state import create_states, rates_at
 
 # From the second, which no longer compiles, to the fourth; where there is one call, that one.
@@ -81,14 +82,12 @@ def train(
     )
     if unused := METHODS[config.method].unused:
         logs.say(f'not used by {config.method}: {", ".join(unused)}')
-    files = None
-    if config.data.name in FOLDERS:
-        folder = data.Folder(config.data, 'train')
-        files = folder.listing
+    files, images = None, data.open_images(config.data)
+    if isinstance(images, data.Folder):
+        files = images.listing
         checkpoints.refuse_other_files(workdir, files, config.num_steps)
-        images = data.read_folder(folder, config.data)
+        images = images.resident()
     else:
-        images = data.load_images(config.data)
         logs.say(f'data: {len(images):,} images of {config.data.name}')
     if len(images) < config.batch_size:
         raise UserError(
@@ -419,7 +418,7 @@ def write_samples(
         drawn = recover_by(keys, states, config, condition, 4)
         draw_rows(path, condition, *drawn, truth)
         return
-    if config.data.name in POINTS:
+    if density_of(config.data):
         draw_points(path, config, *generate_by(keys, states, config, 4000))
         return
     drawn = generate_by(keys, states, config, 64)

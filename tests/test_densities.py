@@ -3,43 +3,47 @@
 import numpy as np
 import pytest
 
-from vaebm_jax import data, toy
-from vaebm_jax.config import POINTS, DataConfig
+from vaebm_jax import data
+from vaebm_jax.config import DataConfig
+from vaebm_jax.densities import DENSITIES
 from vaebm_jax.geometry import make_grid
 
 GRID = make_grid()
 
 
-@pytest.mark.parametrize('name', POINTS)
+@pytest.mark.parametrize('name', DENSITIES)
 def test_a_density_has_the_mass_and_moments_of_its_draws(name):
-    density = np.exp(toy.log_density(name, GRID.points)) * GRID.cell
+    law = DENSITIES[name]
+    density = np.exp(law.log_density(GRID.points)) * GRID.cell
     assert density.sum() == pytest.approx(1.0, abs=1e-6)
-    points = toy.draw(name, 200_000, seed=5)
+    points = law.draw(200_000, seed=5)
     assert points.shape == (200_000, 2) and points.dtype == np.float32
     for power in (1, 2, 3, 4):  # A moment's own error is its deviation / sqrt(200,000).
         expected = density @ GRID.points**power
         error = np.sqrt(density @ GRID.points ** (2 * power)) / np.sqrt(200_000)
         # The checkerboard's cells add h² / 12 to its squares.
         np.testing.assert_array_less(np.abs((points**power).mean(0) - expected), 5 * error + 0.005)
-    entropy = -density @ np.nan_to_num(toy.log_density(name, GRID.points), neginf=0.0)
-    assert -toy.log_density(name, points).mean() == pytest.approx(entropy, abs=0.01)
+    entropy = -density @ np.nan_to_num(law.log_density(GRID.points), neginf=0.0)
+    assert -law.log_density(points).mean() == pytest.approx(entropy, abs=0.01)
 
 
-@pytest.mark.parametrize('name', POINTS)
+@pytest.mark.parametrize('name', DENSITIES)
 def test_every_mode_has_its_share(name):
-    modes = toy.mode_of(name, toy.draw(name, 200_000, seed=6))
-    assert modes.min() == 0 and modes.max() == toy.num_modes(name) - 1
+    law = DENSITIES[name]
+    modes = law.mode_of(law.draw(200_000, seed=6))
+    assert modes.min() == 0 and modes.max() == law.num_modes - 1
     shares = np.bincount(modes) / len(modes)
-    np.testing.assert_allclose(shares, 1 / toy.num_modes(name), rtol=0.02)
+    np.testing.assert_allclose(shares, 1 / law.num_modes, rtol=0.02)
 
 
 def test_eight_gaussians_are_where_they_should_be():
-    centres = toy.centres('eight_gaussians')
+    law = DENSITIES['eight_gaussians']
+    centres = law.centres
     np.testing.assert_allclose(centres[0], [2.0, 0.0], atol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(centres, axis=1), 2.0)
-    np.testing.assert_array_equal(toy.mode_of('eight_gaussians', centres), np.arange(8))
+    np.testing.assert_array_equal(law.mode_of(centres), np.arange(8))
     # At a centre the others are 1.53 and more away: the density is 1/8 of one Gaussian's.
-    at = np.exp(toy.log_density('eight_gaussians', centres[:1]))
+    at = np.exp(law.log_density(centres[:1]))
     neighbours = 2 * np.exp(-((2 * 2.0 * np.sin(np.pi / 8)) ** 2) / (2 * 0.3**2))
     assert at == pytest.approx((1 + neighbours) / (8 * 2 * np.pi * 0.3**2), rel=1e-4)
 
@@ -47,8 +51,8 @@ def test_eight_gaussians_are_where_they_should_be():
 def test_off_the_board_there_is_nothing():
     points = np.array([[-1.5, -1.5], [-0.5, -1.5], [1.5, 1.5], [2.5, 1.5], [-1.5, -2.5]])
     dark = np.array([True, False, True, False, False])
-    np.testing.assert_array_equal(np.isfinite(toy.log_density('checkerboard', points)), dark)
-    np.testing.assert_array_equal(toy.mode_of('checkerboard', points) >= 0, dark)
+    np.testing.assert_array_equal(np.isfinite(DENSITIES['checkerboard'].log_density(points)), dark)
+    np.testing.assert_array_equal(DENSITIES['checkerboard'].mode_of(points) >= 0, dark)
 
 
 def test_points_are_a_data_set_in_their_own_units():

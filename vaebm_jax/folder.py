@@ -1,0 +1,194 @@
+"""A folder of image files as a data set."""
+
+import concurrent.futures
+import functools
+import hashlib
+import itertools
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from vaebm_jax import logs
+from vaebm_jax.config import DataConfig
+from vaebm_jax.errors import UserError
+from vaebm_jax.files import at_home
+from vaebm_jax.folders import describe, image_files, split_folders
+from vaebm_jax.images import read_with_largest
+from vaebm_jax.sources import check_split
+
+_NUM_LOOKED_AT = 16
+_SALT = 'vaebm_jax split 1\0'  # Another one would share out every folder anew.
+
+
+class Folder:
+    """Image files below `data.dir`, of its folder for the split where there are such (folders.py).
+
+    A sequence of `[size, size, C]` uint8 images, read when asked for: the largest centred square,
+    or that of one half, resized, grey or RGB.
+
+    Attributes:
+      files: of the split.
+      listing: of all files that the split's are taken from, `count` and `digest`, a SHA-256 of
+        their paths below the folder; kept with checkpoints.
+      has_splits: whether the folder has a folder for each split.
+    """
+
+    def __init__(self, data: DataConfig, split: str):
+        root = _folder(data)
+        splits = split_folders(root)
+        if splits:
+            check_split(data.name, split, tuple(splits))
+        place = splits.get(split, root)
+        self.files, left_out = image_files(place)
+        self.description = functools.partial(describe, root, splits, left_out)
+        if not self.files:
+            found = describe(place, {}, left_out) or 'it is empty'
+            raise UserError(
+                f'data.dir must hold images (.png, .jpg, .tif and others that Pillow reads), '
+                f'found none in {place}: {found}'
+            )
+        names = [path.relative_to(place).as_posix() for path in self.files]
+        self.listing = {'count': len(names), 'digest': _digest('\0'.join(names))}
+        self.has_splits = bool(splits)
+        if not splits and data.val_share + data.test_share > 0:
+            self.files = [self.files[index] for index in shared_out(names, data)[split]]
+        if not self.files:
+            raise UserError(
+                f'data.{split}_share must be above 0 where images of {split} are asked for, '
+                f'got 0 for {place}'
+            )
+        size = (split == 'train' and data.load_size) or data.image_size
+        self.image_shape = (size, size, data.num_channels)
+        self.data = data
+        self.largest = set()  # Values of the 16-bit files that were read.
+        if data.skip_unreadable:
+            self.files = self._readable()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        height, width, channels = self.image_shape
+        image, largest = read_with_largest(self.files[index], channels, self.data.white_level)
+        if largest is not None:
+            self.largest.add(largest)
+        if self.data.crop != 'center':
+            start = 0 if self.data.crop == 'left' else image.width - image.width // 2
+            image = image.crop((start, 0, start + image.width // 2, image.height))
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((left, top, left + side, top + side))
+        resized = square.resize((width, height), Image.Resampling.LANCZOS)
+        return np.asarray(resized, np.uint8).reshape(self.image_shape)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Some of the images, `[n, H, W, C]`, read side by side."""
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            return np.stack(list(threads.map(self.__getitem__, indices)))
+
+    def resident(self) -> 'np.ndarray | Folder':
+        """All images, `[N, H, W, C]`, or the folder itself if they are over `resident_bytes`.
+
+        Says how many there are, what was left out, and if 16 bits are read nearly black.
+        """
+        images = self
+        if len(self) * np.prod(self.image_shape) > self.data.resident_bytes:
+            # A few, from all over the folder, tell how many bits are used.
+            self.read(range(0, len(self), -(-len(self) // _NUM_LOOKED_AT)))
+        else:
+            images = self.read(range(len(self)))
+            if self.data.white_level and not self.largest:
+                raise UserError(
+                    'data.white_level must be 0 where no file has 16 bits, '
+                    f'got {self.data.white_level}'
+                )
+        description = self.description()
+        line = f'data: {len(self):,} images of {self.data.name}'
+        logs.say(f'{line}; {description}' if description else line)
+        bits = int(max(self.largest, default=0)).bit_length()
+        if not self.data.white_level and 0 < bits < 16:
+            logs.say(
+                f'warning: the 16-bit files use {bits} bits (largest value '
+                f'{max(self.largest):,} of 65,535) and are read dark; '
+                f'--config.data.white_level={2**bits - 1} makes that white'
+            )
+        return images
+
+    def _readable(self):
+        """The files that can be read; those that cannot are counted, and the first are named."""
+
+        def is_readable(index):
+            try:
+                self[index]
+            except UserError:
+                return False
+            return True
+
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            readable = threads.map(is_readable, range(len(self.files)))
+            total = len(self.files)
+            kept = list(logs.tracked(readable, 'trying the images', 'files', total))
+        if not any(kept):
+            raise UserError(f'data.dir holds {total} files and no image that can be read')
+        skipped = list(itertools.compress(self.files, np.logical_not(kept)))
+        if skipped:
+            names = ', '.join(map(str, skipped[:3])) + (', ...' if len(skipped) > 3 else '')
+            logs.say(f'skipped {len(skipped)} of {total} files that cannot be read: {names}')
+        return list(itertools.compress(self.files, kept))
+
+
+def has_val(data: DataConfig) -> bool:
+    """Whether some of a folder's images are its val."""
+    splits = split_folders(_folder(data))  # A share counts where there are none.
+    return 'val' in splits if splits else data.val_share > 0
+
+
+def _folder(data):
+    """Where a folder's images are."""
+    variable = f'{data.name.upper()}_DIR'
+    place = data.dir or os.environ.get(variable, '')
+    root = at_home(place)
+    if not place or not root.is_dir():
+        other = '' if data.name == 'folder' else f' ({variable} names one, too)'
+        raise UserError(f'data.dir must be a folder of images{other}, got {place!r}')
+    return root
+
+
+def shared_out(names: Sequence[str], data: DataConfig) -> dict[str, list[int]]:
+    """Which of a folder's files are of which split, by the rank of a hash of their names.
+
+    The counts are the shares, rounded, but at least one for each split that has a share, and for
+    train. The first ranks are val's and the last ones test's: one file more or less moves at most
+    one other to or from each of them.
+
+    Args:
+      names: paths of the files below the folder.
+      data: has the shares.
+
+    Returns:
+      The indices into `names`, ascending, a list a split.
+
+    Raises:
+      UserError: for fewer files than splits.
+    """
+    shares = {'val_share': data.val_share, 'test_share': data.test_share}
+    given = [f'data.{name}={share:g}' for name, share in shares.items() if share]
+    total, free = len(names), len(names) - 1 - len(given)
+    if free < 0:
+        raise UserError(
+            f'data.dir must hold at least {1 + len(given)} images with {" and ".join(given)}, '
+            f'got {total}'
+        )
+    counts = []
+    for share in shares.values():
+        counts.append(min(max(1, round(total * share)), 1 + free) if share else 0)
+        free -= max(0, counts[-1] - 1)
+    order = sorted(range(total), key=lambda index: _digest(_SALT + names[index]))
+    val, train, test = np.split(np.array(order), [counts[0], total - counts[1]])
+    return {'train': sorted(train), 'val': sorted(val), 'test': sorted(test)}
+
+
+def _digest(text):
+    return hashlib.sha256(os.fsencode(text)).hexdigest()

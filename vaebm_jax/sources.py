@@ -1,0 +1,150 @@
+"""Where images come from: `SOURCES` has a row for each `data.name`.
+
+A new data set is one more row; what its files need is imported when it is loaded.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vaebm_jax.config import CHOICES, Config, DataConfig, flatten
+from vaebm_jax.densities import DENSITIES, Density
+from vaebm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from vaebm_jax.folder import Folder
+
+_DIGITS_IN_TRAIN = 1500
+_NUM_POINTS = {'train': 1_000_000, 'val': 100_000, 'test': 100_000}
+
+
+# Settings that only some data sets use: their value elsewhere, and which sets those are.
+_OF_SOME = {
+    'load_size': (0, 'a folder of images'),
+    'white_level': (0, 'a folder of images'),
+    'crop': ('center', 'a folder of images'),
+    'skip_unreadable': (False, 'a folder of images'),
+    'val_share': (0, 'a folder of images'),
+    'test_share': (0, 'a folder of images'),
+}
+
+
+class Source(NamedTuple):
+    """A data set.
+
+    Attributes:
+      load: `(data, split)` to its images: `[N, H, W, C]` uint8; points, `[N, 1, 1, 2]` float32; or
+        files on disk, of which none is read yet.
+      splits: that it has; None: `load` gives files on disk, and these and the shares of the config
+        tell.
+      image_size: pixels a side; None: the config says.
+      num_channels: None: the config says.
+      density: of points, in units of their own; None: images, in pixels.
+      has_val: whether there is a split val, to look at while training; else it is test.
+      settings: the settings of `data` that only some data sets use, and that this one does.
+      dir: what `data.dir` must be, in words; '': it may be left out.
+    """
+
+    load: Callable[[DataConfig, str], 'np.ndarray | Folder']
+    splits: tuple[str, ...] | None = ('train', 'test')
+    image_size: int | None = None
+    num_channels: int | None = None
+    density: Density | None = None
+    has_val: Callable[[DataConfig], bool] = lambda data: False
+    settings: tuple[str, ...] = ()
+    dir: str = ''
+
+    def needs(self, config: Config) -> Iterator[tuple[str, str]]:
+        """The settings that are wrong for this data set, each with what would be right."""
+        name, values = config.data.name, flatten(config)
+
+        def must_be(value, why, *settings):
+            return ((setting, f'{value} {why}') for setting in settings if values[setting] != value)
+
+        if not self.density and config.data.num_channels not in (1, 3):
+            yield 'data.num_channels', '1 or 3'
+        if self.image_size is not None:
+            yield from must_be(self.image_size, f'for {name}', 'data.image_size')
+        if self.num_channels is not None:
+            yield from must_be(self.num_channels, f'for {name}', 'data.num_channels')
+        if self.density:
+            of = f'for the points of {name}'
+            yield from must_be(False, of, 'data.flip', 'data.dequantize')
+            yield from must_be(0, of, 'data.headroom')
+            yield from must_be('none', of, 'condition.kind')
+            yield from must_be('linear', of, 'network.decoder_output')
+        for setting, (value, where) in _OF_SOME.items():
+            if setting not in self.settings:
+                yield from must_be(value, f'but for {where}', f'data.{setting}')
+        if self.dir and not config.data.dir:
+            yield 'data.dir', self.dir
+
+
+def source_of(data: DataConfig) -> Source:
+    """The row of a config's data set."""
+    return SOURCES[data.name]
+
+
+def density_of(data: DataConfig) -> Density | None:
+    """The density that the data are points of; None where they are images."""
+    return source_of(data).density
+
+
+def check_split(name: str, split: str, splits: tuple[str, ...]) -> None:
+    """Raises a UserError where the data set of this name has no such split."""
+    if split not in splits:
+        raise UserError(f'split must be one of {", ".join(splits)} of {name}, got {split!r}')
+
+
+def _digits(data: DataConfig, split: str) -> np.ndarray:
+    from sklearn.datasets import load_digits
+
+    images = load_digits().images[..., np.newaxis]  # [1797, 8, 8, 1], 0 to 16.
+    images = np.round(images * (255 / 16)).astype(np.uint8)
+    return images[:_DIGITS_IN_TRAIN] if split == 'train' else images[_DIGITS_IN_TRAIN:]
+
+
+def _tfds(data: DataConfig, split: str) -> np.ndarray:
+    from vaebm_jax import tfds_sets
+
+    return tfds_sets.load(data, split)
+
+
+def _points(density: Density, data: DataConfig, split: str) -> np.ndarray:
+    """Drawn from a seed that is their split's: the same for every run."""
+    points = density.draw(_NUM_POINTS[split], seed=list(_NUM_POINTS).index(split))
+    return points.reshape(-1, 1, 1, 2)
+
+
+def _folder(data: DataConfig, split: str) -> 'Folder':
+    from vaebm_jax.folder import Folder
+
+    return Folder(data, split)
+
+
+def _folder_has_val(data: DataConfig) -> bool:
+    from vaebm_jax.folder import has_val
+
+    return has_val(data)
+
+
+_FOLDER = Source(_folder, splits=None, has_val=_folder_has_val, settings=tuple(_OF_SOME))
+
+SOURCES: dict[str, Source] = {
+    'digits': Source(_digits, image_size=8, num_channels=1),
+    'mnist': Source(_tfds, image_size=28, num_channels=1),
+    'fashion_mnist': Source(_tfds, image_size=28, num_channels=1),
+    'cifar10': Source(_tfds, image_size=32, num_channels=3),
+    **{
+        name: Source(functools.partial(_points, density), tuple(_NUM_POINTS), 1, 2, density)
+        for name, density in DENSITIES.items()
+    },
+    'folder': _FOLDER._replace(dir='the path of a folder of images'),
+    'facades': _FOLDER,
+    'paris_streetview': _FOLDER,
+}
+
+
+CHOICES['data.name'] = SOURCES
