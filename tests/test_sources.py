@@ -1,6 +1,11 @@
 """A data set is one row of SOURCES."""
 
 import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -83,7 +88,99 @@ def test_the_published_sets_have_their_sizes():
     """By hand."""
     sizes = {'digits': (8, 1), 'mnist': (28, 1), 'fashion_mnist': (28, 1), 'cifar10': (32, 3)}
     sizes |= dict.fromkeys(('eight_gaussians', 'ring', 'two_moons', 'checkerboard'), (1, 2))
-    sizes |= dict.fromkeys(('folder', 'facades', 'paris_streetview'), (None, None))
+    sizes |= dict.fromkeys(('folder', 'facades', 'paris_streetview', 'array'), (None, None))
     for name, size in sizes.items():
         assert (SOURCES[name].image_size, SOURCES[name].num_channels) == size
     assert [data.held_out(DataConfig(name)) for name in ('digits', 'mnist')] == ['test', 'test']
+
+
+@pytest.fixture
+def images(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8), np.uint8)
+    np.save(tmp_path / 'images.npy', images)
+    return images
+
+
+def array(folder, **settings):
+    return DataConfig('array', str(folder / 'images.npy'), **settings)
+
+
+def test_an_array_is_split_by_its_rows(images, tmp_path):
+    splits = {'train': slice(0, 18), 'val': slice(18, 24), 'test': slice(24, 30)}
+    for resident_bytes in (0, 10**6):
+        settings = array(tmp_path, val_share=0.2, test_share=0.2, resident_bytes=resident_bytes)
+        for split, rows in splits.items():
+            held = data.load_images(settings, split)
+            assert isinstance(held, np.ndarray) == bool(resident_bytes)
+            np.testing.assert_array_equal(np.stack(list(held))[..., 0], images[rows])
+            np.testing.assert_array_equal(
+                data.first_images(settings, split, 3)[..., 0], images[rows][:3]
+            )
+    assert data.held_out(settings) == 'val' and data.held_out(array(tmp_path)) == 'test'
+    np.testing.assert_array_equal(data.load_images(array(tmp_path), 'test')[..., 0], images)
+    with pytest.raises(UserError, match='data.val_share must be above 0 where images of val are'):
+        data.open_images(array(tmp_path, test_share=0.2), 'val')
+    with pytest.raises(UserError, match='must hold at least 2 images with data.test_share=0.5'):
+        np.save(tmp_path / 'images.npy', images[:1])
+        data.open_images(array(tmp_path, test_share=0.5))
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (np.zeros((3, 8, 8), np.float32), r'of uint8 .*, got float32 \[3, 8, 8\] in'),
+        (np.zeros((3, 64), np.uint8), r'of uint8 .*, got uint8 \[3, 64\] in'),
+        (np.zeros((3, 8, 9), np.uint8), '8x9 pixels and 1 channels, got 8 and 1$'),
+        (np.zeros((3, 8, 8, 3), np.uint8), '8x8 pixels and 3 channels, got 8 and 1$'),
+        (np.array([{}]), 'must be an .npy file of images, got .*'),
+        (np.zeros((0, 8, 8), np.uint8), 'data.dir must '),
+        (b'GIF89a', 'must be an .npy file of images, got .*'),
+        (b'', 'must be an .npy file of images, got .*'),
+        (None, 'must be an .npy file of images, got .*No such file'),
+    ],
+)
+def test_another_array_is_refused_in_one_line(tmp_path, content, message):
+    if isinstance(content, bytes):
+        (tmp_path / 'images.npy').write_bytes(content)
+    elif content is not None:
+        np.save(tmp_path / 'images.npy', content)
+    with pytest.raises(UserError, match=message) as error:
+        data.load_images(array(tmp_path))
+    assert '\n' not in str(error.value)
+
+
+def test_a_run_on_an_array_imports_no_other_readers(images, tmp_path):
+    """In memory, and from disk; it goes on, but not with other images."""
+    code = """
+import json, sys
+from vaebm_jax import main
+sys.argv = ['main', *json.loads(sys.argv[1])]
+try:
+    main.run()
+finally:
+    print({'tensorflow_datasets', 'array_record', 'grain'} & set(sys.modules))
+"""
+    root = pathlib.Path(__file__).parents[1]
+    arguments = [f'--config={root}/configs/digits.py', '--config.data.name=array', '--workdir=run']
+    arguments += ['--config.batch_size=8', '--config.data.dir=images.npy']
+    arguments += ['--config.langevin.num_steps=2', '--config.data.test_share=0.2']
+
+    def run(*more):
+        return subprocess.run(
+            [sys.executable, '-c', code, json.dumps([*arguments, *more])],
+            cwd=tmp_path,
+            env=os.environ | {'PYTHONPATH': str(root), 'JAX_PLATFORMS': 'cpu'},
+            capture_output=True,
+            text=True,
+        )
+
+    for more in (
+        ['--config.num_steps=2'],
+        ['--config.num_steps=3', '--config.data.resident_bytes=0'],
+    ):
+        result = run(*more)
+        assert (result.returncode, result.stdout) == (0, 'set()\n'), result.stderr
+        assert 'data: 24 images of array' in result.stderr
+    np.save(tmp_path / 'images.npy', np.concatenate([images, images]))
+    result = run('--config.num_steps=4')
+    assert result.returncode == 1 and 'held 30 images then and holds 60 now' in result.stderr

@@ -71,19 +71,21 @@ class DataConfig(Settings):
 
     Attributes:
       name: digits (embedded), mnist, fashion_mnist, cifar10 (through TFDS), or a folder of images:
-        facades, paris_streetview, or folder for any other; or points of the plane, as images of one
-        pixel and two channels, in units of their own: eight_gaussians, ring, two_moons,
-        checkerboard.
+        facades, paris_streetview, or folder for any other; or array, an .npy file of uint8 images
+        [N, H, W, C] or [N, H, W]; or points of the plane, as images of one pixel and two channels,
+        in units of their own: eight_gaussians, ring, two_moons, checkerboard.
       dir: TFDS's data directory ('': its own default, or TFDS_DATA_DIR), or the folder of images
-        ('': facades has FACADES_DIR, paris_streetview PARIS_STREETVIEW_DIR); docs/reliability.md
-        says which of its files are images, and which of its folders are splits.
+        ('': facades has FACADES_DIR, paris_streetview PARIS_STREETVIEW_DIR), or the .npy file;
+        docs/reliability.md says which of a folder's files are images, and which of its folders are
+        splits.
       image_size: pixels a side; a folder's images are resized to it.
       load_size: training images of a folder are resized to so many pixels a side, and at each use
         a random part of image_size is taken; 0: the whole image.
       crop: what of a file is the image: center, its largest centred square; left or right, that of
         its left or right half (pix2pix's files have a photograph on the left, labels on the right).
       val_share, test_share: of a folder's images, by a hash of their names, where it has no train,
-        val and test folders below it; at least one image each. Both 0: every split is all of them.
+        val and test folders below it; at least one image each. Of an array the last images are
+        test, those before them val. Both 0: every split is all of them.
       skip_unreadable: leave out the files of a folder that are damaged, animated or no images, and
         count them, in place of stopping at the first.
       white_level: the value that is white in a folder's files of 16 bits: 1023 for 10 bits, 4095

@@ -2,7 +2,7 @@
 
 The order is a law, not a state: iteration n sees the images `batch_indices(key, n, ...)`, a
 permutation for each epoch, so that a run goes on anywhere. What fits is held on every device as
-8-bit integers and gathered there; a larger folder is streamed from disk by Grain.
+8-bit integers and gathered there; larger files are streamed from disk, a folder's by Grain.
 """
 
 import dataclasses
@@ -15,15 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaebm_jax import logs
+from vaebm_jax.array_file import ArrayFile
 from vaebm_jax.base import Batch
 from vaebm_jax.config import DataConfig
 from vaebm_jax.folder import Folder
 from vaebm_jax.keys import chain_keys
 from vaebm_jax.sources import check_split, source_of
 
+Files = Folder | ArrayFile  # On disk, not read.
 
-def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
-    """The images of a split: `[N, H, W, C]` uint8, or a Folder larger than `resident_bytes`.
+
+def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Files:
+    """The images of a split: `[N, H, W, C]` uint8, or files larger than `resident_bytes`.
 
     Points are float32.
 
@@ -31,11 +34,11 @@ def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
       UserError: if the set is not where it is looked for, or has no such split.
     """
     images = open_images(data, split)
-    return images.resident() if isinstance(images, Folder) else images
+    return images if isinstance(images, np.ndarray) else images.resident()
 
 
-def open_images(data: DataConfig, split: str = 'train') -> np.ndarray | Folder:
-    """As `load_images`, but nothing of a folder is read."""
+def open_images(data: DataConfig, split: str = 'train') -> np.ndarray | Files:
+    """As `load_images`, but nothing of files on disk is read."""
     source = source_of(data)
     if source.splits is not None:
         check_split(data.name, split, source.splits)
@@ -63,7 +66,7 @@ def _permutation(key_data, impl, epoch, num_images):
 def first_images(data: DataConfig, split: str, num_images: int | None) -> np.ndarray:
     """The first images of a split, whole, `[n, H, W, C]` uint8; None: all."""
     images = open_images(dataclasses.replace(data, load_size=0), split)
-    if isinstance(images, Folder):
+    if not isinstance(images, np.ndarray):
         return images.read(range(len(images))[:num_images])
     return images[:num_images]
 
@@ -71,26 +74,26 @@ def first_images(data: DataConfig, split: str, num_images: int | None) -> np.nda
 def image_parts(data: DataConfig, split: str, part_bytes: int = 2**23) -> Iterator[np.ndarray]:
     """All images of a split, whole, in parts of at most `part_bytes`: `[n, H, W, C]` uint8 each.
 
-    Of a folder no more than a part is read at a time, and nothing before the first is asked for.
+    Of files no more than a part is read at a time, and nothing before the first is asked for.
     """
     images = open_images(dataclasses.replace(data, load_size=0), split)
-    is_folder = isinstance(images, Folder)
     size = max(1, part_bytes // int(np.prod(images[0].shape)))
     firsts = range(0, len(images), size)
     for first in logs.tracked(firsts, f'reading {split}', 'images', len(images), size):
         rows = slice(first, first + size)
-        yield images.read(range(len(images))[rows]) if is_folder else images[rows]
+        is_held = isinstance(images, np.ndarray)
+        yield images[rows] if is_held else images.read(range(len(images))[rows])
 
 
 def check_splits(data: DataConfig, *splits: str) -> None:
-    """Raises a UserError, before any work, where a folder has no images of a split."""
+    """Raises a UserError, before any work, where files on disk have no images of a split."""
     if source_of(data).splits is None:
         for split in splits:
             open_images(dataclasses.replace(data, skip_unreadable=False), split)
 
 
 def held_out(data: DataConfig) -> str:
-    """The split to look at while training: val of a folder that has one, else test."""
+    """The split to look at while training: val of files that have one, else test."""
     return 'val' if source_of(data).has_val(data) else 'test'
 
 
@@ -148,12 +151,12 @@ def beyond_ends(
 
 
 def stream(
-    folder: Folder, key: chex.PRNGKey, batch_size: int, rows: slice, first_step: int, last_step: int
+    files: Files, key: chex.PRNGKey, batch_size: int, rows: slice, first_step: int, last_step: int
 ) -> Iterator[np.ndarray]:
     """Reads iterations `first_step` to `last_step` from disk, some ahead of their use.
 
     Args:
-      folder: where.
+      files: where.
       key: of the order of images.
       batch_size: over all processes.
       rows: this process's share of each batch.
@@ -163,11 +166,14 @@ def stream(
     Yields:
       `[rows, H, W, C]` uint8, an iteration each.
     """
-    import grain
 
     def read(step):
-        indices = batch_indices(key, int(step), len(folder), batch_size)[rows]
-        return np.stack([folder[index] for index in indices])
+        indices = batch_indices(key, int(step), len(files), batch_size)[rows]
+        return np.stack([files[index] for index in indices])
+
+    if isinstance(files, ArrayFile):  # Nothing is decoded.
+        return map(read, range(first_step, last_step))
+    import grain
 
     steps = grain.MapDataset.range(first_step, last_step).map(read)
     return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=8, prefetch_buffer_size=16)))

@@ -16,7 +16,7 @@ from vaebm_jax.errors import UserError
 from vaebm_jax.files import at_home
 from vaebm_jax.folders import describe, image_files, split_folders
 from vaebm_jax.images import read_with_largest
-from vaebm_jax.sources import check_split
+from vaebm_jax.sources import check_split, held_out_counts
 
 _NUM_LOOKED_AT = 16
 _SALT = 'vaebm_jax split 1\0'  # Another one would share out every folder anew.
@@ -159,9 +159,8 @@ def _folder(data):
 def shared_out(names: Sequence[str], data: DataConfig) -> dict[str, list[int]]:
     """Which of a folder's files are of which split, by the rank of a hash of their names.
 
-    The counts are the shares, rounded, but at least one for each split that has a share, and for
-    train. The first ranks are val's and the last ones test's: one file more or less moves at most
-    one other to or from each of them.
+    The first ranks are val's and the last ones test's: one file more or less moves at most one
+    other to or from each of them.
 
     Args:
       names: paths of the files below the folder.
@@ -173,20 +172,10 @@ def shared_out(names: Sequence[str], data: DataConfig) -> dict[str, list[int]]:
     Raises:
       UserError: for fewer files than splits.
     """
-    shares = {'val_share': data.val_share, 'test_share': data.test_share}
-    given = [f'data.{name}={share:g}' for name, share in shares.items() if share]
-    total, free = len(names), len(names) - 1 - len(given)
-    if free < 0:
-        raise UserError(
-            f'data.dir must hold at least {1 + len(given)} images with {" and ".join(given)}, '
-            f'got {total}'
-        )
-    counts = []
-    for share in shares.values():
-        counts.append(min(max(1, round(total * share)), 1 + free) if share else 0)
-        free -= max(0, counts[-1] - 1)
+    total = len(names)
+    num_val, num_test = held_out_counts(total, data)
     order = sorted(range(total), key=lambda index: _digest(_SALT + names[index]))
-    val, train, test = np.split(np.array(order), [counts[0], total - counts[1]])
+    val, train, test = np.split(np.array(order), [num_val, total - num_test])
     return {'train': sorted(train), 'val': sorted(val), 'test': sorted(test)}
 
 

@@ -14,6 +14,7 @@ from vaebm_jax.densities import DENSITIES, Density
 from vaebm_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from vaebm_jax.array_file import ArrayFile
     from vaebm_jax.folder import Folder
 
 _DIGITS_IN_TRAIN = 1500
@@ -26,8 +27,8 @@ _OF_SOME = {
     'white_level': (0, 'a folder of images'),
     'crop': ('center', 'a folder of images'),
     'skip_unreadable': (False, 'a folder of images'),
-    'val_share': (0, 'a folder of images'),
-    'test_share': (0, 'a folder of images'),
+    'val_share': (0, 'a folder or an array of images'),
+    'test_share': (0, 'a folder or an array of images'),
 }
 
 
@@ -47,7 +48,7 @@ class Source(NamedTuple):
       dir: what `data.dir` must be, in words; '': it may be left out.
     """
 
-    load: Callable[[DataConfig, str], 'np.ndarray | Folder']
+    load: Callable[[DataConfig, str], 'np.ndarray | Folder | ArrayFile']
     splits: tuple[str, ...] | None = ('train', 'test')
     image_size: int | None = None
     num_channels: int | None = None
@@ -98,6 +99,29 @@ def check_split(name: str, split: str, splits: tuple[str, ...]) -> None:
         raise UserError(f'split must be one of {", ".join(splits)} of {name}, got {split!r}')
 
 
+def held_out_counts(total: int, data: DataConfig) -> tuple[int, int]:
+    """How many of `total` images are val's and test's, where no files of their own are.
+
+    The shares, rounded, but at least one for each split that has a share, and for train.
+
+    Raises:
+      UserError: for fewer images than splits.
+    """
+    shares = {'val_share': data.val_share, 'test_share': data.test_share}
+    given = [f'data.{name}={share:g}' for name, share in shares.items() if share]
+    free = total - 1 - len(given)
+    if free < 0:
+        raise UserError(
+            f'data.dir must hold at least {1 + len(given)} images with {" and ".join(given)}, '
+            f'got {total}'
+        )
+    counts = []
+    for share in shares.values():
+        counts.append(min(max(1, round(total * share)), 1 + free) if share else 0)
+        free -= max(0, counts[-1] - 1)
+    return tuple(counts)
+
+
 def _digits(data: DataConfig, split: str) -> np.ndarray:
     from sklearn.datasets import load_digits
 
@@ -130,6 +154,12 @@ def _folder_has_val(data: DataConfig) -> bool:
     return has_val(data)
 
 
+def _array(data: DataConfig, split: str) -> 'ArrayFile':
+    from vaebm_jax.array_file import ArrayFile
+
+    return ArrayFile(data, split)
+
+
 _FOLDER = Source(_folder, splits=None, has_val=_folder_has_val, settings=tuple(_OF_SOME))
 
 SOURCES: dict[str, Source] = {
@@ -144,6 +174,13 @@ SOURCES: dict[str, Source] = {
     'folder': _FOLDER._replace(dir='the path of a folder of images'),
     'facades': _FOLDER,
     'paris_streetview': _FOLDER,
+    'array': Source(
+        _array,
+        splits=None,
+        has_val=lambda data: data.val_share > 0,
+        settings=('val_share', 'test_share'),
+        dir='the path of an .npy file of images',
+    ),
 }
 
 

@@ -83,7 +83,7 @@ def train(
     if unused := METHODS[config.method].unused:
         logs.say(f'not used by {config.method}: {", ".join(unused)}')
     files, images = None, data.open_images(config.data)
-    if isinstance(images, data.Folder):
+    if not isinstance(images, np.ndarray):
         files = images.listing
         checkpoints.refuse_other_files(workdir, files, config.num_steps)
         images = images.resident()
@@ -168,7 +168,7 @@ def train_from(
     start: int,
     rollbacks: int,
     config: Config,
-    images: np.ndarray | data.Folder,
+    images: np.ndarray | data.Files,
     files: dict | None,
     workdir: pathlib.Path,
     manager: ocp.CheckpointManager,
@@ -353,7 +353,7 @@ def calls(config: Config, start: int) -> Iterator[tuple[int, int]]:
 
 def call_images(
     key: chex.PRNGKey,
-    images: np.ndarray | data.Folder,
+    images: np.ndarray | data.Files,
     config: Config,
     devices: list[jax.Device],
     start: int,
@@ -366,7 +366,7 @@ def call_images(
         rest = config.steps_per_call - len(rows)
         return np.pad(rows, [(0, rest)] + [(0, 0)] * (rows.ndim - 1))
 
-    if isinstance(images, data.Folder):
+    if not isinstance(images, np.ndarray):
         own = own_rows(size, devices)
         stream = data.stream(images, key, size, own, start, config.num_steps)
         for first, last in calls(config, start):
