@@ -1,14 +1,19 @@
+import ast
 import copy as copy_module
 import dataclasses
+import pathlib
 import pickle
+import sys
 
 import pytest
 
+from vaebm_jax import config as config_package
 from vaebm_jax.config import (
     FREE_ON_RESUME,
     Config,
     LangevinConfig,
     cifar10_paper_network,
+    described,
     flatten,
     from_json,
     refuse_other_run,
@@ -167,3 +172,35 @@ def test_what_may_differ_on_resume_is_listed_in_one_place():
     refuse_other_run(old, new)
     with pytest.raises(UserError, match='seed was 0, now 3$'):
         refuse_other_run(old, dataclasses.replace(new, seed=3))
+
+
+def test_every_setting_says_what_it_means_and_has_a_range():
+    """But for what is true or false, any text, or only right or wrong beside other settings."""
+    free = {'name', 'init_from', 'data.dir'}
+    free |= {'data.num_channels', 'data.load_size', 'energy.reference_mean'}
+    for name, (field, default) in described(Config()).items():
+        assert field.metadata['meaning']
+        assert bool(field.metadata['ranges']) != (type(default) is bool or name in free), name
+
+
+def test_a_rule_across_settings_may_take_each_of_them_for_right():
+    config = Config()
+    config.condition = dataclasses.replace(config.condition, kind='low_resolution', factor=0)
+    with pytest.raises(UserError, match='^condition.factor must be at least 2, got 0$'):
+        validate(config)
+
+
+def test_a_table_of_names_is_not_left_out():
+    with pytest.raises(KeyError, match='data.name'):
+        validate(Config(), {})
+
+
+def test_the_settings_need_the_standard_library_alone():
+    folder = pathlib.Path(config_package.__file__).parent
+    for path in folder.glob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                own = name.startswith(('vaebm_jax.config', 'vaebm_jax.errors'))
+                assert own or name.partition('.')[0] in sys.stdlib_module_names, (path, name)

@@ -95,7 +95,7 @@ def settings():
     yield ['--config.langevin.step_size=0.04'], 'langevin.step_size must be below 2 * energy.ref'
     yield (
         ['--config.batch_size=0', '--config.seed=-1'],
-        'batch_size must be at least 1, got 0; s',
+        'seed must be from 0 to 2**32 - 1, got -1; batch_size must be at least 1, got 0',
     )
 
 

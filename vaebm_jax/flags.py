@@ -1,16 +1,13 @@
 """Every flag of the command line: what it is for, and in which modes of which runs it does so."""
 
-import dataclasses
-import inspect
-import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
-from vaebm_jax.config import Config, flatten
+from vaebm_jax.config import Config, described, flatten
 from vaebm_jax.errors import UserError
 from vaebm_jax.methods import has_energy, is_unused
 from vaebm_jax.sources import density_of
@@ -355,23 +352,10 @@ def help_text() -> str:
 
 def settings_text(file: str, config: Config) -> str:
     """The settings of a config by dotted name, each with its value and what it means."""
-    meanings = dict(_meanings(config))
     parts = [f'Settings of {file}; --config.NAME=VALUE changes one:\n']
-    for name, value in flatten(config).items():
-        parts.append(f'{name} = {value!r}\n{_wrapped(meanings[name], 4)}')
+    for name, (field, value) in described(config).items():
+        parts.append(f'{name} = {value!r}\n{_wrapped(field.metadata["meaning"], 4)}')
     return '\n'.join(parts) + '\n'
-
-
-def _meanings(section: Any, prefix: str = '') -> Iterable[tuple[str, str]]:
-    """What the settings mean: `Attributes` of the dataclasses' docstrings, by dotted name."""
-    attributes = inspect.getdoc(type(section)).partition('Attributes:\n')[2]
-    for names, text in re.findall(r'^  ([\w, ]+): (.*(?:\n    .*)*)', attributes, re.MULTILINE):
-        for name in names.split(', '):
-            yield prefix + name, ' '.join(text.split())
-    for field in dataclasses.fields(section):
-        inner = getattr(section, field.name)
-        if dataclasses.is_dataclass(inner):
-            yield from _meanings(inner, f'{prefix}{field.name}.')
 
 
 def _of(modes):

@@ -1,0 +1,99 @@
+"""What sections of a config are made of: settings that never change once used, and their ranges."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+
+class Range(NamedTuple):
+    """What a setting may be: in words, and as a test."""
+
+    words: str
+    includes: Callable[[Any], bool]
+
+
+def one_of(*names: str) -> Range:
+    """One of some texts."""
+    return Range('one of ' + ', '.join(names), lambda value: value in names)
+
+
+ROW = Range('a row of a table', bool)  # Of the one that `validate` is given.
+
+
+def setting(default: Any, meaning: str, *ranges: Range) -> Any:
+    """A field of a section.
+
+    Args:
+      default: its type is the setting's; a float may be given as an integer, too.
+      meaning: for `--help --config=FILE`.
+      ranges: all of which it must be in; the first that it is not in is told.
+    """
+    metadata = {'meaning': meaning, 'ranges': ranges}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Settings:
+    """What a config and its sections have in common: once used, they never change.
+
+    JAX keeps a static argument as the key of a compiled program. Were it changed in place, that
+    program would go on serving the old settings. So `hash`, which JAX takes, and `freeze`, which
+    the functions of this package call, are a first use: from then on an assignment is an error at
+    any depth. `dataclasses.replace` makes a config with other settings, which can be changed again;
+    so can a deep copy.
+    """
+
+    def freeze(self) -> Self:
+        """Ends the time in which settings can be assigned; returns the same object."""
+        for value in vars(self).values():
+            if isinstance(value, Settings):
+                value.freeze()
+        vars(self)['_is_frozen'] = True
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        kind = type(self).__name__
+        if name not in self.__dataclass_fields__:
+            raise AttributeError(f'{kind} has no setting {name!r}')
+        if '_is_frozen' in vars(self):
+            raise dataclasses.FrozenInstanceError(
+                f'{kind}.{name} cannot be set any more: this config was used, and compiled '
+                f'functions keep it as it is; dataclasses.replace(config, ...) makes another'
+            )
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f'{type(self).__name__}.{name} cannot be deleted')
+
+    def __post_init__(self):
+        # Sections of one's own, or `dataclasses.replace` would share them with the original.
+        for name, value in vars(self).items():
+            if isinstance(value, Settings):
+                vars(self)[name] = dataclasses.replace(value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.__getstate__() == other.__getstate__()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.freeze().__getstate__().values()))
+
+
+def described(section: Settings) -> dict[str, tuple[dataclasses.Field, Any]]:
+    """The settings by dotted name, each with its field, which has its metadata, and its value."""
+    flat = {}
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if isinstance(value, Settings):
+            flat |= {f'{field.name}.{name}': inner for name, inner in described(value).items()}
+        else:
+            flat[field.name] = field, value
+    return flat
+
+
+def flatten(section: Settings) -> dict[str, Any]:
+    """The settings by dotted name: `{'langevin.num_steps': 20, ...}`."""
+    return {name: value for name, (_, value) in described(section).items()}
