@@ -16,7 +16,7 @@ from test_main import command
 from test_recovery import U_NET
 
 from vaebm_jax import create_states, data, load, recovery
-from vaebm_jax.condition import fixed_condition, seen_of
+from vaebm_jax.condition import fixed_condition, of_mask, seen_of
 from vaebm_jax.config import (
     ConditionConfig,
     Config,
@@ -228,11 +228,11 @@ def test_a_mask_of_a_box_is_the_hole_that_models_were_trained_with(run):
     image = smooth_images(1, 16)[0]
     is_seen = np.ones((16, 16), bool)
     is_seen[4:12, 4:12] = False
-    condition = recovery.condition_of(image, is_seen, config)
+    condition = of_mask(image, is_seen, config.condition)
     expected = fixed_condition(image[None], config.condition)
     np.testing.assert_allclose(condition, expected, atol=1e-6)
     is_seen[4, 4] = True
-    other = recovery.condition_of(image, is_seen, config)
+    other = of_mask(image, is_seen, config.condition)
     np.testing.assert_array_equal(seen_of(other)[0, ..., 0], is_seen)
 
 

@@ -9,13 +9,15 @@ lacks.
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax.config import ConditionConfig
+from vaebm_jax.config import CHOICES, ConditionConfig, Config
 from vaebm_jax.keys import chain_keys
 
 _NUM_STROKES = 4
@@ -34,21 +36,8 @@ def make_condition(
       first: the index of the first image in the global batch.
     """
     config.freeze()
-    if config.kind == 'none':
-        return None
-    if config.kind == 'gray':
-        return join(to_gray(image), jnp.zeros(image.shape[:3], bool))
-    if config.kind == 'low_resolution':
-        return join(to_low_resolution(image, config.factor), jnp.zeros(image.shape[:3], bool))
-    num_images, *size, _ = image.shape
-    keys = chain_keys(key, num_images, first)
-    if config.kind == 'free_form':
-        return from_mask(image, free_form(keys, tuple(size), config.side))
-    corners, shape = rectangles(keys, tuple(size), config)
-    if config.kind == 'lower_half':
-        hint = fill_rectangles(image, corners, shape, ((True, False), (False, False)))
-        return join(hint, ~inside(corners, shape, tuple(size)))
-    return from_rectangles(image, corners, shape, config.profiles)
+    keys = chain_keys(key, len(image), first)
+    return CONDITIONS[config.kind].make(keys, image, config)
 
 
 def from_rectangles(
@@ -117,31 +106,57 @@ def to_low_resolution(image: chex.Array, factor: int) -> chex.Array:
     return jax.image.resize(image.reshape(small).mean(axis=(2, 4)), image.shape, 'cubic')
 
 
-def rectangles(
-    keys: chex.PRNGKey, size: tuple[int, int], config: ConditionConfig
-) -> tuple[chex.Array, tuple[int, int]]:
-    """Where each image's hole begins, `[B, 2]` rows and columns, and the size of all of them.
+def _center_hole(keys, image, config):
+    shape, last = _hole(image, config)
+    size = image.shape[1:3]
+    center = (np.int32(size) - np.int32(shape)) // 2
+    reach = np.round(np.float32(config.jitter) * np.float32(size)).astype(np.int32)
+    draw = lambda key: jnp.clip(center + _offset(key, -reach, reach), 1, last)
+    return from_rectangles(image, jax.vmap(draw)(keys), shape, config.profiles)
+
+
+def _random_hole(keys, image, config):
+    shape, last = _hole(image, config)
+    corners = jax.vmap(lambda key: _offset(key, 1, last))(keys)
+    return from_rectangles(image, corners, shape, config.profiles)
+
+
+def _hole(image, config):
+    """The rows and columns of a hole, and the last place for its corner.
 
     A hole keeps at least one seen pixel around it.
     """
-    height, width = size
-    if config.kind == 'lower_half':
-        top = height // 2
-        return jnp.tile(jnp.array([[top, 0]], jnp.int32), (keys.shape[0], 1)), (height - top, width)
+    size = image.shape[1:3]
     shape = tuple(min(max(1, round(config.side * pixels)), pixels - 2) for pixels in size)
-    last = np.int32(size) - np.int32(shape) - 1
-    center = (np.int32(size) - np.int32(shape)) // 2
-    reach = np.round(np.float32(config.jitter) * np.float32(size)).astype(np.int32)
+    return shape, np.int32(size) - np.int32(shape) - 1
 
-    def offset(key, low, high):
-        return jax.random.randint(key, (2,), low, high + 1, jnp.int32)
 
-    def draw(key):
-        if config.kind == 'random_hole':
-            return offset(key, 1, last)
-        return jnp.clip(center + offset(key, -reach, reach), 1, last)
+def _offset(key, low, high):
+    return jax.random.randint(key, (2,), low, high + 1, jnp.int32)
 
-    return jax.vmap(draw)(keys), shape
+
+def _lower_half(keys, image, config):
+    del keys, config
+    height, width = image.shape[1:3]
+    top = height // 2
+    corners = jnp.tile(jnp.array([[top, 0]], jnp.int32), (len(image), 1))
+    shape = (height - top, width)
+    hint = fill_rectangles(image, corners, shape, ((True, False), (False, False)))
+    return join(hint, ~inside(corners, shape, (height, width)))
+
+
+def _free_form(keys, image, config):
+    return from_mask(image, free_form(keys, image.shape[1:3], config.side))
+
+
+def _gray(keys, image, config):
+    del keys, config
+    return join(to_gray(image), jnp.zeros(image.shape[:3], bool))
+
+
+def _low_resolution(keys, image, config):
+    del keys
+    return join(to_low_resolution(image, config.factor), jnp.zeros(image.shape[:3], bool))
 
 
 def inside(corners: chex.Array, shape: tuple[int, int], size: tuple[int, int]) -> chex.Array:
@@ -308,3 +323,81 @@ def _modes(num_pixels, has_rim_before, has_rim_after, dtype):
     matrix[-1, -1] -= not has_rim_after
     values, vectors = np.linalg.eigh(matrix)
     return np.maximum(values, 0.0).astype(dtype), vectors.astype(dtype)
+
+
+def of_mask(image: np.ndarray, is_seen: np.ndarray, config: ConditionConfig) -> np.ndarray:
+    """The condition `[1, H, W, C + 1]` of one image: with the config's profiles if a box is hidden.
+
+    Of another region the hint is the harmonic fill.
+
+    Args:
+      image: `[H, W, C]`, pixels in [-1, 1]; hidden ones do not count.
+      is_seen: `[H, W]` bool, any mask.
+      config: of the models.
+    """
+    rows, columns = (np.flatnonzero((~is_seen).any(axis=axis)) for axis in (1, 0))
+    shape = (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1)
+    has_rim = all(
+        line[0] > 0 and line[-1] < pixels - 1
+        for line, pixels in zip((rows, columns), is_seen.shape, strict=True)
+    )
+    if has_rim and (~is_seen).sum() == shape[0] * shape[1]:
+        corner = np.array([[rows[0], columns[0]]])
+        return from_rectangles(image[None], corner, shape, config.profiles)
+    return from_mask(image[None], is_seen[None])
+
+
+def _hole_needs(config):
+    if config.data.image_size < 4:
+        yield 'data.image_size', 'at least 4 where pixels are hidden'
+
+
+def _gray_needs(config):
+    if config.data.num_channels != 3:
+        yield 'data.num_channels', '3 where condition.kind is gray'
+
+
+def _low_resolution_needs(config):
+    size, factor = config.data.image_size, config.condition.factor
+    if factor >= 2 and size % factor:
+        yield 'condition.factor', f'a divisor of data.image_size = {size}'
+
+
+class Condition(NamedTuple):
+    """A kind of condition.
+
+    Attributes:
+      make: `(keys, image, config)`, a key an image, to the condition `[B, H, W, C + 1]` of images
+        `[B, H, W, C]`, or to None; called while compiling.
+      of_mask: `(image, is_seen, config)`, as the function `of_mask`: the same of one image and a
+        user's own mask; None: no pixel is hidden, and there are no masks.
+      is_harmonic: the hint, but for the config's profiles, is the harmonic fill.
+      is_centered: outside training a rectangle in the middle is hidden, seen all around.
+      needs: what other settings must be: goes through the wrong ones of a config, each
+        `(field, what would be right)`.
+    """
+
+    make: Callable[[chex.PRNGKey, chex.Array, ConditionConfig], chex.Array | None]
+    of_mask: Callable[[np.ndarray, np.ndarray, ConditionConfig], chex.Array] | None = None
+    is_harmonic: bool = False
+    is_centered: bool = False
+    needs: Callable[[Config], Iterable[tuple[str, str]]] = lambda config: ()
+
+    @property
+    def hides_pixels(self) -> bool:
+        """Whether some pixels are seen and others hidden."""
+        return self.of_mask is not None
+
+
+_hidden = functools.partial(Condition, of_mask=of_mask, is_harmonic=True, needs=_hole_needs)
+CONDITIONS = {
+    'none': Condition(lambda keys, image, config: None),
+    'center_hole': _hidden(_center_hole, is_centered=True),
+    'random_hole': _hidden(_random_hole),
+    'free_form': _hidden(_free_form),
+    'lower_half': _hidden(_lower_half),
+    'gray': Condition(_gray, needs=_gray_needs),
+    'low_resolution': Condition(_low_resolution, needs=_low_resolution_needs),
+}
+
+CHOICES['condition.kind'] = CONDITIONS

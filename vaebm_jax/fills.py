@@ -11,7 +11,7 @@ from scipy import linalg
 from skimage.restoration import inpaint_biharmonic
 
 from vaebm_jax import logs
-from vaebm_jax.condition import fixed_condition, hint_of, seen_of
+from vaebm_jax.condition import CONDITIONS, fixed_condition, from_mask, hint_of, seen_of
 from vaebm_jax.config import ConditionConfig
 
 _SMALL = 32  # Pixels a side at which the ridge regression works.
@@ -30,7 +30,7 @@ def fills(
       condition: `[N, H, W, C + 1]`, by `fixed_condition`.
       config: that it was made with.
       train_images: `[M, H, W, C]` in [-1, 1], or parts of them, for the fill that learns, which is
-        of `center_hole` alone: else nothing is taken of them. None: without it.
+        of holes in the middle alone: else nothing is taken of them. None: without it.
     """
     condition = np.asarray(condition)
     hint, is_seen = np.asarray(hint_of(condition)), np.asarray(seen_of(condition))
@@ -38,16 +38,20 @@ def fills(
         return {'fill_hint': hint}
     counts = np.maximum(is_seen.sum(axis=(1, 2), keepdims=True), 1)
     means = np.sum(hint * is_seen, axis=(1, 2), keepdims=True) / counts
-    harmonic = dataclasses.replace(config, profiles=0.0)
+    kind = CONDITIONS[config.kind]
+    if kind.is_harmonic:
+        harmonic = fixed_condition(hint, dataclasses.replace(config, profiles=0.0))
+    else:
+        harmonic = from_mask(hint, is_seen[..., 0])
     filled = {
         'fill_grey': np.where(is_seen, hint, 0.0),
         'fill_mean': np.where(is_seen, hint, means),
-        'fill_harmonic': np.asarray(hint_of(fixed_condition(hint, harmonic))),
+        'fill_harmonic': np.asarray(hint_of(harmonic)),
         'fill_biharmonic': biharmonic(hint, is_seen[..., 0]),
     }
-    if config.profiles:
+    if config.profiles or not kind.is_harmonic:
         filled['fill_hint'] = hint
-    if config.kind == 'center_hole' and train_images is not None:
+    if kind.is_centered and train_images is not None:
         filled['fill_ridge'] = EdgeRidge(train_images, config)(hint)
     return filled
 

@@ -10,13 +10,7 @@ from PIL import Image
 
 from vaebm_jax import checkpoints, data, logs, pictures
 from vaebm_jax.base import States
-from vaebm_jax.condition import (
-    fixed_condition,
-    from_mask,
-    from_rectangles,
-    hint_of,
-    seen_of,
-)
+from vaebm_jax.condition import CONDITIONS, fixed_condition, hint_of, seen_of
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, features_of, refuse_too_few, table
@@ -312,12 +306,12 @@ def recover_file(
             f'--input must be about square and at least {size // 2} pixels a side (the model has '
             f'{size}x{size}), got {width}x{height}: {input_file}'
         )
-    hides_pixels = config.condition.kind not in ('gray', 'low_resolution')
-    if hides_pixels != (mask_file is not None):
-        needed = 'must name a file for' if hides_pixels else 'has no meaning for'
+    kind = CONDITIONS[config.condition.kind]
+    if kind.hides_pixels != (mask_file is not None):
+        needed = 'must name a file for' if kind.hides_pixels else 'has no meaning for'
         raise UserError(f'--mask {needed} a model of condition.kind {config.condition.kind}')
     image = as_array(photo.resize((size, size), Image.Resampling.LANCZOS), channels)
-    if hides_pixels:
+    if kind.hides_pixels:
         mask = read_mask(mask_file)
         if mask.size != photo.size:
             raise UserError(
@@ -332,7 +326,7 @@ def recover_file(
                 '--mask must be white where the photograph is to be recovered and black elsewhere; '
                 f'all of it is {"black" if is_seen.all() else "white"}: {mask_file}'
             )
-        condition = condition_of(image, small == 0, config)
+        condition = kind.of_mask(image, small == 0, config.condition)
     else:
         is_seen = np.zeros((height, width), bool)
         condition = fixed_condition(image[None], config.condition)
@@ -340,7 +334,7 @@ def recover_file(
         logs.say(warning)
     key = jax.random.key(config.seed, impl=config.generator)
     _, refined = recover(key, states, config, np.asarray(condition), num_recoveries, ema)
-    kind = image_format(outputs[0])
+    suffix = image_format(outputs[0])
     with written(outputs[0]):
         make_folder(outputs[0].parent)
     for output, recovery in zip(outputs, pictures.to_uint8(refined[0]), strict=True):
@@ -349,7 +343,7 @@ def recover_file(
             whole = whole.resize(photo.size, Image.Resampling.BICUBIC)
         whole.paste(photo, mask=Image.fromarray(np.uint8(255 * is_seen)))
         with whole_file(output) as file:
-            whole.save(file, kind, quality=_QUALITY)
+            whole.save(file, suffix, quality=_QUALITY)
     logs.say(f'finished: {", ".join(map(str, outputs))}')
 
 
@@ -401,23 +395,6 @@ def image_format(path: pathlib.Path) -> str:
                 f'.jpg, .tif or .webp, got {str(path)!r}'
             ) from error
     return known[path.suffix.lower()]
-
-
-def condition_of(image: np.ndarray, is_seen: np.ndarray, config: Config) -> np.ndarray:
-    """The condition `[1, H, W, C + 1]` of one image: with the config's profiles if a box is hidden.
-
-    Of another region the hint is the harmonic fill.
-    """
-    rows, columns = (np.flatnonzero((~is_seen).any(axis=axis)) for axis in (1, 0))
-    shape = (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1)
-    has_rim = all(
-        line[0] > 0 and line[-1] < pixels - 1
-        for line, pixels in zip((rows, columns), is_seen.shape, strict=True)
-    )
-    if has_rim and (~is_seen).sum() == shape[0] * shape[1]:
-        corner = np.array([[rows[0], columns[0]]])
-        return from_rectangles(image[None], corner, shape, config.condition.profiles)
-    return from_mask(image[None], is_seen[None])
 
 
 def read_file(flag: str, path: str, num_channels: int, white_level: int = 0) -> Image.Image:

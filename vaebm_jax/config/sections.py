@@ -15,9 +15,6 @@ BELOW_1 = Range('in [0, 1)', lambda value: 0 <= value < 1)
 SHARE = Range('in [0, 1]', lambda value: 0 <= value <= 1)
 SEED = Range('from 0 to 2**32 - 1', lambda n: 0 <= n < 2**32)
 
-HOLES = ('center_hole', 'random_hole', 'free_form', 'lower_half')
-CONDITION_KINDS = ('none', *HOLES, 'gray', 'low_resolution')
-
 
 def _table(order: str, **rows: int) -> tuple[Range, Range]:
     """Of a table of layers: the rows, each with how many sizes, and their order."""
@@ -301,7 +298,7 @@ class ConditionConfig(Settings):
         'none: the models are of whole images; center_hole, random_hole (a square anywhere), '
         'free_form (brush strokes) and lower_half hide pixels; gray and low_resolution hide '
         'colours and detail of them all.',
-        one_of(*CONDITION_KINDS),
+        ROW,
     )
     side: float = setting(
         0.5,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vaebm_jax.config.sections import HOLES, Config
+from vaebm_jax.config.sections import Config
 from vaebm_jax.config.settings import ROW, described, flatten, one_of
 from vaebm_jax.errors import UserError
 
@@ -78,16 +78,6 @@ def _some_images_are_trained_on(config: Config) -> Wrong:
         yield 'data.val_share + data.test_share', 'must leave images to train on'
 
 
-def _condition_fits(config: Config) -> Wrong:
-    kind, size = config.condition.kind, config.data.image_size
-    if kind == 'low_resolution' and size % config.condition.factor:
-        yield 'condition.factor', f'a divisor of data.image_size = {size}'
-    if kind in HOLES and size < 4:
-        yield 'data.image_size', 'at least 4 where pixels are hidden'
-    if kind == 'gray' and config.data.num_channels != 3:
-        yield 'data.num_channels', '3 where condition.kind is gray'
-
-
 def _condition_or_none(config: Config) -> Wrong:
     if config.condition.kind == 'none':
         if config.vae.guess_weight:
@@ -130,7 +120,6 @@ RULES = (
     _mean_is_a_pixel,
     _parts_are_smaller,
     _some_images_are_trained_on,
-    _condition_fits,
     _condition_or_none,
     _something_teaches_the_encoder,
     _reference_term,
