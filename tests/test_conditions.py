@@ -55,14 +55,14 @@ def test_it_trains_goes_on_recovers_and_is_scored(config, tmp_path):
     truth = data.as_pixels(data.first_images(config.data, 'test', 20))
     before = np.repeat(truth[:, :, ::2], 2, axis=2)
     hidden = np.broadcast_to(np.arange(8) % 2 == 1, truth.shape[:3])
-    recovery.sample_recoveries(config, run, num_images=20, num_recoveries=2)
+    recovery.sample_recoveries(config, run, num_samples=20, num_recoveries=2)
     for name in ('ancestral', 'refined'):
         with np.load(run / f'samples/{name}.npz') as file:
             images = file['images']
         assert images.shape == (20, 2, 8, 8, 1)
         np.testing.assert_array_equal(images[:, 1][~hidden], truth[~hidden])
 
-    result = recovery.evaluate_recovery(config, run, num_images=20, num_recoveries=2)
+    result = recovery.evaluate_recovery(config, run, num_samples=20, num_recoveries=2)
     assert json.loads((run / 'evaluation.json').read_text()) == result
     rounded = data.as_pixels(np.uint8(np.round((before + 1.0) * 127.5)))
     expected = psnr(truth, rounded, hidden).mean()

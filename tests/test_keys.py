@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from vaebm_jax import create_states, sampling
 from vaebm_jax import keys as draws
-from vaebm_jax import train as train_module
-from vaebm_jax.train import run_keys, write_samples
+from vaebm_jax import pictures, sampling
+from vaebm_jax.train import run_keys, train
 
 TYPED = jax.random.key(3)
 RAW = jax.random.PRNGKey(3)
@@ -94,17 +93,19 @@ def test_no_use_of_a_seed_draws_with_the_keys_of_another(tiny_config, generator)
 
 
 def test_what_training_draws_stays_as_it_was(tiny_config, tmp_path, monkeypatch):
-    """Its keys are the first splits of the seed, and so are those of its pictures."""
+    """Its keys are the first splits of the seed, and so are those of every picture."""
     expected = jax.random.split(jax.random.key(tiny_config.seed), 4)
     for key, right in zip(run_keys(tiny_config, 0), expected, strict=True):
         np.testing.assert_array_equal(data(key), data(right))
-    states = create_states(expected[0], tiny_config)
-    drawn = {}
+    drawn = []
+    draw_grids = pictures.side_by_side
     monkeypatch.setattr(
-        train_module.pictures, 'side_by_side', lambda path, grids: drawn.update(grids)
+        pictures, 'side_by_side', lambda path, grids: drawn.append(grids) or draw_grids(path, grids)
     )
-    write_samples(expected[2], states, tiny_config, tmp_path, 6)
+    states = train(dataclasses.replace(tiny_config, sample_every=3), tmp_path)
     sample = jax.jit(sampling.ancestral_langevin_sample, static_argnums=(3, 4))
-    right = sample(*jax.random.split(expected[2]), states, tiny_config, 64)[:2]
-    for images, sampled in zip(drawn.values(), right, strict=True):
+    keys = jax.random.split(expected[2])
+    right = sample(*keys, sampling.averaged(states), tiny_config, 64)[:2]
+    assert len(drawn) == 2
+    for images, sampled in zip(drawn[1].values(), right, strict=True):
         np.testing.assert_allclose(images, sampled, atol=1e-5)

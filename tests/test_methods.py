@@ -146,13 +146,13 @@ def test_recoveries_are_the_decoders(tiny_config, tmp_path):
     config = holes_of(tiny_config)
     run = tmp_path / 'run'
     train(config, run)
-    result = recovery.evaluate_recovery(config, run, num_images=5, num_recoveries=3)
+    result = recovery.evaluate_recovery(config, run, num_samples=5, num_recoveries=3)
     names = {name for name, row in result.items() if isinstance(row, dict)}
     assert {name for name in names if not name.startswith('fill_')} == {'ancestral', 'mean', 'best'}
     assert result['best']['psnr_hole'] >= result['ancestral']['psnr_hole']
 
     (run / 'samples' / 'refined.npz').write_text('of an earlier version')
-    recovery.sample_recoveries(config, run, num_images=5, num_recoveries=3)
+    recovery.sample_recoveries(config, run, num_samples=5, num_recoveries=3)
     assert not (run / 'samples' / 'refined.npz').exists()
     with np.load(run / 'samples' / 'ancestral.npz') as file:
         images = file['images']

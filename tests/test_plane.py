@@ -11,7 +11,6 @@ from test_configs import read_config
 from vaebm_jax import film, geometry, plane
 from vaebm_jax.config import DataConfig
 from vaebm_jax.densities import DENSITIES
-from vaebm_jax.errors import UserError
 from vaebm_jax.report import write_report
 from vaebm_jax.train import train
 
@@ -98,11 +97,6 @@ def test_a_perfect_sample_has_weights_of_one():
     weights = plane.sample_weights(density, doubled)
     assert weights['most'] == pytest.approx(2 / (9 / 8), rel=0.02)
     assert np.argmax(weights['mode_weights']) == 3
-
-
-def test_images_have_no_such_geometry(tiny_config):
-    with pytest.raises(UserError, match='--mode=geometry needs a run on points .* got digits'):
-        plane.refuse_images(tiny_config)
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ def test_evaluate_scores_recoveries_beside_fills(run, weights):  # noqa: F811
 
 def test_sample_draws_rows_and_keeps_the_arrays(run):
     states, config = load(run)
-    recovery.sample_recoveries(config, run, num_images=3, num_recoveries=5, split='test')
+    recovery.sample_recoveries(config, run, num_samples=3, num_recoveries=5, split='test')
     with np.load(run / 'samples' / 'refined.npz') as file:
         images = file['images']
     assert images.shape == (3, 5, 16, 16, 3)

@@ -33,7 +33,7 @@ def evaluate(
     config: Config,
     workdir: str | os.PathLike,
     *,
-    num_samples: int,
+    num_samples: int = 10_000,
     inception_weights: str | os.PathLike | None = None,
     reference_split: str = 'train',
     num_reference: int = 10_000,

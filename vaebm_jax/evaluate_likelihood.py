@@ -26,8 +26,8 @@ def evaluate_likelihood(
     config: Config,
     workdir: str | os.PathLike,
     *,
-    num_samples: int,
-    num_temperatures: int,
+    num_samples: int = 256,
+    num_temperatures: int = 1_000,
     step: int | None = None,
     ema: bool = True,
 ) -> dict:

@@ -10,7 +10,7 @@ from ml_collections import config_flags
 from vaebm_jax.config import Config, described, flatten
 from vaebm_jax.errors import UserError
 from vaebm_jax.methods import has_energy, is_unused
-from vaebm_jax.sources import density_of
+from vaebm_jax.tasks import TASKS, task_of
 
 MODES = {
     'train': 'Trains a model, or continues from the newest checkpoint in the workdir.',
@@ -33,9 +33,11 @@ class Runs(NamedTuple):
     field: str
 
 
-_CONDITIONAL = Runs('with a condition', lambda c: c.condition.kind != 'none', 'condition.kind')
-_UNCONDITIONAL = Runs('without a condition', lambda c: c.condition.kind == 'none', 'condition.kind')
-_IMAGES = Runs('on images', lambda c: not density_of(c.data), 'data.name')
+_CONDITIONAL = Runs('with a condition', lambda c: task_of(c) is TASKS['recovery'], 'condition.kind')
+_UNCONDITIONAL = Runs(
+    'without a condition', lambda c: task_of(c) is not TASKS['recovery'], 'condition.kind'
+)
+_IMAGES = Runs('on images', lambda c: task_of(c) is not TASKS['points'], 'data.name')
 _REFINING = Runs('with an energy', has_energy, 'method')
 
 
@@ -283,13 +285,40 @@ def refuse_other_modes(mode: str) -> None:
         raise UserError('; '.join(wrong))
 
 
-def refuse_other_runs(config: Config) -> None:
+def options_of(mode: str, config: Config) -> list[Flag]:
+    """The flags that tell a mode of such a run how to draw and score.
+
+    Without `langevin_steps`, which is a setting of the config.
+    """
+    return [
+        flag
+        for flag in FLAGS
+        if mode in flag.modes
+        and len(flag.modes) < len(_COMPUTING)
+        and flag.name != 'langevin_steps'
+        and all(runs.include(config) for runs in flag.runs)
+    ]
+
+
+def options(mode: str, config: Config) -> dict[str, Any]:
+    """The values of `options_of`, by name, but for those that the mode's own defaults are for."""
+    values = {flag.name: flags.FLAGS[flag.name].value for flag in options_of(mode, config)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def refuse_other_runs(mode: str, config: Config) -> None:
     """Raises a UserError that names every flag and setting given that does nothing with a config.
+
+    And a mode that is for other runs.
 
     `num_chains` may be given with any method: scripts that compare methods do.
     """
     values = flatten(config)
-    wrong = []
+    wrong = [
+        f'--mode={mode} needs a run {task.words}, got {values[task.field]}'
+        for task in TASKS.values()
+        if mode in task.modes and task is not task_of(config)
+    ]
     for flag in FLAGS:
         if not flags.FLAGS[flag.name].present:
             continue

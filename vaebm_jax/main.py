@@ -18,7 +18,6 @@ import os
 import signal
 import sys
 import traceback
-from typing import Any
 
 import jax
 from absl import app, logging
@@ -27,16 +26,13 @@ from absl import flags as absl_flags
 from vaebm_jax import __version__, command_line, distributed, flags, logs
 from vaebm_jax.config import Config, validate
 from vaebm_jax.errors import UserError
-from vaebm_jax.evaluate import evaluate
 from vaebm_jax.evaluate_likelihood import evaluate_likelihood
 from vaebm_jax.files import check_writable
 from vaebm_jax.film import write_geometry
 from vaebm_jax.interruption import Interrupted, end_as_ctrl_c
-from vaebm_jax.plane import evaluate_points, refuse_images, sample_points
-from vaebm_jax.recovery import evaluate_recovery, recover_file, sample_recoveries
+from vaebm_jax.recovery import recover_file
 from vaebm_jax.report import write_report
-from vaebm_jax.sample import sample
-from vaebm_jax.sources import density_of
+from vaebm_jax.tasks import task_of
 from vaebm_jax.train import train
 
 _CONFIG = flags.define()
@@ -57,7 +53,7 @@ def main(argv: list[str]) -> None:
         chain = dataclasses.replace(config.langevin, num_steps=GIVEN.langevin_steps)
         config = dataclasses.replace(config, langevin=chain)
     validate(config)
-    flags.refuse_other_runs(config)
+    flags.refuse_other_runs(mode, config)
     if mode != 'report':  # Which computes nothing.
         distributed.initialize(
             GIVEN.distributed, GIVEN.coordinator_address, GIVEN.num_processes, GIVEN.process_id
@@ -76,75 +72,32 @@ def run_train(config: Config, workdir: str) -> None:
         profile=GIVEN.profile,
         tensorboard=GIVEN.tensorboard,
         strict=GIVEN.resume == 'strict',
+        preview=task_of(config).preview,
     )
 
 
 def run_sample(config: Config, workdir: str) -> None:
-    if config.condition.kind != 'none':
+    task = task_of(config)
+    if not task.is_shared:
         refuse_processes()
-        sample_recoveries(
-            config,
-            workdir,
-            num_images=GIVEN.num_samples or 20,
-            split=GIVEN.split,
-            num_recoveries=GIVEN.num_recoveries or 16,
-            **drawn_with(),
-        )
-    elif density_of(config.data):
-        refuse_processes()
-        sample_points(config, workdir, num_samples=GIVEN.num_samples or 50_000, **drawn_with())
-    else:
-        sample(
-            config,
-            workdir,
-            num_samples=GIVEN.num_samples or 1_000,
-            spherical=GIVEN.interpolation == 'spherical',
-            **drawn_with(),
-        )
+    task.sample(config, workdir, **flags.options('sample', config))
 
 
 def run_evaluate(config: Config, workdir: str) -> None:
-    if config.condition.kind != 'none':
+    task, options = task_of(config), flags.options('evaluate', config)
+    if not task.is_shared:
         refuse_processes()
-        evaluate_recovery(
-            config,
-            workdir,
-            num_images=GIVEN.num_samples,
-            inception_weights=GIVEN.inception_weights,
-            split=GIVEN.split,
-            num_recoveries=GIVEN.num_recoveries or 16,
-            **drawn_with(),
-        )
-    elif density_of(config.data):
-        refuse_processes()
-        evaluate_points(config, workdir, num_samples=GIVEN.num_samples or 50_000, **drawn_with())
-    else:
-        evaluate(
-            config,
-            workdir,
-            num_samples=GIVEN.num_samples or 10_000,
-            inception_weights=GIVEN.inception_weights,
-            reference_split=GIVEN.reference_split,
-            num_reference=GIVEN.num_reference,
-            cache=cache_folder(),
-            **drawn_with(),
-        )
+    if 'num_reference' in options:
+        options['cache'] = cache_folder()
+    task.evaluate(config, workdir, **options)
 
 
 def run_likelihood(config: Config, workdir: str) -> None:
     refuse_processes()
-    evaluate_likelihood(
-        config,
-        workdir,
-        num_samples=GIVEN.num_samples or 256,
-        num_temperatures=GIVEN.num_temperatures,
-        **drawn_with(),
-    )
+    evaluate_likelihood(config, workdir, **flags.options('likelihood', config))
 
 
 def run_recover(config: Config, workdir: str) -> None:
-    if config.condition.kind == 'none':
-        raise UserError('--mode=recover needs a run with a condition.kind, got none')
     refuse_processes()
     if not GIVEN.input or not GIVEN.output:
         raise UserError('--mode=recover needs --input=PHOTO and --output=FILE.png')
@@ -155,7 +108,8 @@ def run_recover(config: Config, workdir: str) -> None:
         mask_file=GIVEN.mask,
         output_file=GIVEN.output,
         num_recoveries=GIVEN.num_recoveries or 1,
-        **drawn_with(),
+        step=GIVEN.step,
+        ema=GIVEN.ema,
     )
 
 
@@ -165,7 +119,6 @@ def run_report(config: Config, workdir: str) -> None:
 
 
 def run_geometry(config: Config, workdir: str) -> None:
-    refuse_images(config)
     refuse_processes()
     write_geometry(config, workdir, ema=GIVEN.ema)
 
@@ -179,11 +132,6 @@ _RUN = {
     'report': run_report,
     'geometry': run_geometry,
 }
-
-
-def drawn_with() -> dict[str, Any]:
-    """Which parameters a mode draws with."""
-    return {'step': GIVEN.step, 'ema': GIVEN.ema}
 
 
 def refuse_processes() -> None:

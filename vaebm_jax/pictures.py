@@ -2,6 +2,7 @@
 
 import io
 import os
+from typing import NamedTuple
 
 import chex
 import numpy as np
@@ -15,6 +16,20 @@ _CAPTION_HEIGHT = 16
 _MIN_IMAGE_SIZE = 56  # Pixels: smaller images are enlarged by a whole factor.
 _GAP = 16
 _LINE = 6  # Between the images of a grid.
+
+
+class Picture(NamedTuple):
+    """What a picture shows, for people.
+
+    Attributes:
+      caption: whatever the method; '': there is no such picture without an energy.
+      more: what an energy adds to it.
+      mode: of the command line, which draws it.
+    """
+
+    caption: str
+    more: str = ''
+    mode: str = 'sample'
 
 
 def to_uint8(images: chex.Array) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Modes of a run whose data are points of the plane: what it draws, how far it is from truth."""
 
 import os
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -12,36 +13,49 @@ from vaebm_jax.config import Config
 from vaebm_jax.densities import Density
 from vaebm_jax.diagnostics import metropolis
 from vaebm_jax.draws import Draws
-from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import samplers_of, table
 from vaebm_jax.files import local_folder, whole_file, write_json
 from vaebm_jax.keys import branch
 from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.pictures import Picture
 from vaebm_jax.sample import discard_others
-from vaebm_jax.sampling import averaged
-from vaebm_jax.sources import SOURCES, density_of
+from vaebm_jax.sampling import averaged, generate_by
+from vaebm_jax.sources import density_of
 
 NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # How they begin in `evaluation.json`.
+
+PICTURES = {
+    'points.png': Picture(
+        'Points: the data, what the decoder draws', ', and the same after Langevin revision'
+    ),
+    'film.png': Picture(
+        '',
+        'The training: densities of energy and decoder, ancestral and revised samples',
+        mode='geometry',
+    ),
+    'divergences.png': Picture(
+        '', 'Divergences between the three families of joint densities', mode='geometry'
+    ),
+}
 
 _SHOWN = 10_000
 _HISTOGRAM = 48  # Cells a side of [-3, 3]².
 
 
-def refuse_images(config: Config) -> None:
-    """Raises a UserError where the data are no points of the plane."""
-    if not density_of(config.data):
-        raise UserError(
-            f'--mode=geometry needs a run on points of the plane (data.name one of '
-            f'{", ".join(name for name, source in SOURCES.items() if source.density)}), '
-            f'got {config.data.name}'
-        )
+def preview(config: Config) -> Callable[..., None]:
+    """What draws points while a run trains, as `train.Preview`."""
+
+    def draw(path, keys, states):
+        draw_points(path, config, *generate_by(keys, states, config, 4000))
+
+    return draw
 
 
 def sample_points(
     config: Config,
     workdir: str | os.PathLike,
     *,
-    num_samples: int,
+    num_samples: int = 50_000,
     step: int | None = None,
     ema: bool = True,
 ) -> None:
@@ -87,7 +101,7 @@ def evaluate_points(
     config: Config,
     workdir: str | os.PathLike,
     *,
-    num_samples: int,
+    num_samples: int = 50_000,
     step: int | None = None,
     ema: bool = True,
 ) -> dict:

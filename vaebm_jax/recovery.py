@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -20,8 +21,16 @@ from vaebm_jax.images import read_image, read_opacity
 from vaebm_jax.inception import load_inception
 from vaebm_jax.methods import METHODS, has_energy, untrained_energy
 from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
+from vaebm_jax.pictures import Picture
 from vaebm_jax.sample import discard_others
-from vaebm_jax.sampling import recover
+from vaebm_jax.sampling import recover, recover_by
+
+PICTURES = {
+    'recovery.png': Picture(
+        'Recoveries: what is seen, a first guess, recoveries, their mean and deviation, and the '
+        'truth'
+    )
+}
 
 _NUM_ROWS = 8
 _NUM_SHOWN = 4  # Recoveries of an image.
@@ -35,11 +44,32 @@ _PROTOCOL = (
 )
 
 
+def preview(config: Config) -> Callable[..., None]:
+    """What draws recoveries of held-out images while a run trains, as `train.Preview`.
+
+    Where no image is held out a line says so, and nothing is drawn.
+    """
+    try:
+        images = data.first_images(config.data, data.held_out(config.data), _NUM_ROWS)
+    except UserError as error:
+        logs.say(
+            f'warning: no pictures of recoveries will be drawn, for no image is held out: {error}'
+        )
+        return lambda path, keys, states: None
+    truth = data.as_pixels(images)
+
+    def draw(path, keys, states):
+        condition = fixed_condition(truth, config.condition)
+        draw_rows(path, condition, *recover_by(keys, states, config, condition, _NUM_SHOWN), truth)
+
+    return draw
+
+
 def evaluate_recovery(
     config: Config,
     workdir: str | os.PathLike,
     *,
-    num_images: int | None = None,
+    num_samples: int | None = None,
     num_recoveries: int = 16,
     inception_weights: str | os.PathLike | None = None,
     split: str = 'test',
@@ -57,7 +87,7 @@ def evaluate_recovery(
     Args:
       config: of the run; `config.langevin` and the condition's kind may differ from it.
       workdir: of the run; `evaluation.json` is written there.
-      num_images: from the first on; None: all of the split.
+      num_samples: images, from the first on; None: all of the split.
       num_recoveries: K of each image.
       inception_weights: the file of `load_inception`; without it there are no Frechet distances.
       split: train, val or test.
@@ -73,7 +103,7 @@ def evaluate_recovery(
     weights = load_inception(inception_weights) if inception_weights else None
     workdir = local_folder(workdir)
     states, config = checkpoints.load(workdir, step, config)
-    truth = data.as_pixels(data.first_images(config.data, split, num_images))
+    truth = data.as_pixels(data.first_images(config.data, split, num_samples))
     if weights is not None:
         refuse_too_few(truth, split, '--inception_weights')
     condition = jax.device_get(fixed_condition(truth, config.condition))
@@ -192,7 +222,7 @@ def sample_recoveries(
     config: Config,
     workdir: str | os.PathLike,
     *,
-    num_images: int,
+    num_samples: int = 20,
     num_recoveries: int = 16,
     split: str = 'test',
     step: int | None = None,
@@ -206,7 +236,7 @@ def sample_recoveries(
     Args:
       config: of the run; `config.langevin` may differ from it.
       workdir: of the run.
-      num_images: N, from the first of the split on, or all if there are fewer.
+      num_samples: N images, from the first of the split on, or all if there are fewer.
       num_recoveries: K of each.
       split: train, val or test.
       step: which checkpoint; None: the newest.
@@ -215,7 +245,7 @@ def sample_recoveries(
     states, config = checkpoints.load(workdir, step, config)
     folder = local_folder(workdir) / 'samples'
     logs.say_checkpoint('sample', int(states.energy.step), workdir, config)
-    truth = data.as_pixels(data.first_images(config.data, split, num_images))
+    truth = data.as_pixels(data.first_images(config.data, split, num_samples))
     condition = jax.device_get(fixed_condition(truth, config.condition))
     key = jax.random.key(config.seed, impl=config.generator)
     drawing = _tracked(len(condition) * num_recoveries)

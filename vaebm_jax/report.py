@@ -14,33 +14,8 @@ from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, write_atomically
 from vaebm_jax.methods import has_energy
 from vaebm_jax.plane import NUMBERS
-from vaebm_jax.sources import density_of
+from vaebm_jax.tasks import task_of
 
-# What pictures show, and what more where there is an energy; without the former they need one.
-_RECOVERIES = {
-    'recovery.png': (
-        'Recoveries: what is seen, a first guess, recoveries, their mean and deviation, and the '
-        'truth',
-        '',
-    )
-}
-_PICTURES = {
-    'grid.png': ('Samples: what the decoder draws', ', and the same after Langevin revision'),
-    'revision.png': ('', 'The revision: a row a sample, its chain from left to right'),
-    'interpolation.png': ('Between two draws of z: decoded', ', and revised'),
-    'reconstruction.png': ('Test images, and what encoder and decoder make of them', ''),
-}
-_POINTS = {
-    'points.png': (
-        'Points: the data, what the decoder draws',
-        ', and the same after Langevin revision',
-    ),
-    'film.png': (
-        '',
-        'The training: densities of energy and decoder, ancestral and revised samples',
-    ),
-    'divergences.png': ('', 'Divergences between the three families of joint densities'),
-}
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto;
   padding: 0 1rem }
@@ -79,7 +54,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         '<h2>Scores</h2>',
         *_scores(evaluation, mode + 'evaluate --inception_weights=FILE'),
         '<h2>Pictures</h2>',
-        *_pictures(workdir / 'samples', mode + 'sample', config),
+        *_pictures(workdir / 'samples', mode, config),
         '<h2>Training</h2>',
         _curves(rows) if rows else _missing('No steps are logged yet', 'python -m vaebm_jax.main'),
         *(energy if has_energy(config) else []),
@@ -138,19 +113,19 @@ def _scores(evaluation, command):
 
 
 def _pictures(folder, command, config):
-    parts, expected = [], _PICTURES if config.condition.kind == 'none' else _RECOVERIES
-    if density_of(config.data):
-        expected = _POINTS
-        command += ' (and --mode=geometry)' if has_energy(config) else ''
+    parts = []
     expected = {
-        name: caption + more if has_energy(config) else caption
-        for name, (caption, more) in expected.items()
-        if caption or has_energy(config)
+        name: picture
+        for name, picture in task_of(config).pictures.items()
+        if picture.caption or has_energy(config)
     }
-    for name, caption in expected.items():
+    for name, picture in expected.items():
         if (folder / name).is_file():
+            caption = picture.caption + (picture.more if has_energy(config) else '')
             parts.append(_figure((folder / name).read_bytes(), 'image/png', caption))
     if len(parts) < len(expected):
+        first, *others = dict.fromkeys(picture.mode for picture in expected.values())
+        command += first + ''.join(f' (and --mode={mode})' for mode in others)
         parts.append(_missing('Some pictures are not drawn yet', command))
     steps = sorted(folder.glob('step_*.png'))
     for path in dict.fromkeys([*steps[:1], *steps[-1:]]):
@@ -191,8 +166,7 @@ def _curves(rows):
 def _diagnostics(evaluation, config, command):
     if evaluation is None:
         return [_missing('Not examined yet', command)]
-    if density_of(config.data):
-        rows = [[name, value] for name, value in evaluation.items() if name.startswith(NUMBERS)]
+    if rows := [[name, value] for name, value in evaluation.items() if name.startswith(NUMBERS)]:
         return ['<p>In nats, by sums over a grid.</p>', _table(['', ''], rows)]
     if 'diagnostics' not in evaluation:
         return ['<p>Energies of recoveries are not examined.</p>']

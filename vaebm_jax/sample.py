@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -13,21 +14,48 @@ from vaebm_jax.draws import Draws
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, whole_file
 from vaebm_jax.methods import METHODS, has_energy
-from vaebm_jax.sampling import averaged, generate, interpolate, reconstruct, revision
+from vaebm_jax.pictures import Picture
+from vaebm_jax.sampling import (
+    averaged,
+    generate,
+    generate_by,
+    interpolate,
+    reconstruct,
+    revision,
+)
+
+PICTURES = {
+    'grid.png': Picture(
+        'Samples: what the decoder draws', ', and the same after Langevin revision'
+    ),
+    'revision.png': Picture('', 'The revision: a row a sample, its chain from left to right'),
+    'interpolation.png': Picture('Between two draws of z: decoded', ', and revised'),
+    'reconstruction.png': Picture('Test images, and what encoder and decoder make of them'),
+}
 
 _NUM_ROWS = 8
 _NUM_POINTS = 10  # Of an interpolation.
 _NUM_FRAMES = 11  # Of a filmstrip, at the most.
 
 
+def preview(config: Config) -> Callable[..., None]:
+    """What draws samples while a run trains, as `train.Preview`."""
+
+    def draw(path, keys, states):
+        drawn = generate_by(keys, states, config, 64)
+        pictures.side_by_side(path, dict(zip(pictures.captions(config), drawn, strict=False)))
+
+    return draw
+
+
 def sample(
     config: Config,
     workdir: str | os.PathLike,
     *,
-    num_samples: int,
+    num_samples: int = 1_000,
     step: int | None = None,
     ema: bool = True,
-    spherical: bool = False,
+    interpolation: str = 'linear',
 ) -> None:
     """Draws from a checkpoint: pictures, and samples as arrays and as PNG files.
 
@@ -45,7 +73,7 @@ def sample(
       num_samples: N.
       step: which checkpoint; None: the newest.
       ema: draw with the averaged parameters.
-      spherical: interpolate along the arc in place of the straight line.
+      interpolation: between two draws of z: linear, on a straight line, or spherical, on an arc.
 
     Raises:
       UserError: if there is no such checkpoint, or nowhere to write.
@@ -59,7 +87,7 @@ def sample(
     draws.share(lambda part: None)
 
     def finish():
-        names = write_pictures(states, config, folder, spherical)
+        names = write_pictures(states, config, folder, interpolation == 'spherical')
         write_samples(draws, folder)
         discard_others(folder, config)
         logs.say(

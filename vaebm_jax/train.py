@@ -1,4 +1,4 @@
-"""The training loop: data, compiled calls, metrics, pictures, checkpoints."""
+"""The training loop: data, compiled calls, metrics, previews, checkpoints."""
 
 import contextlib
 import os
@@ -10,10 +10,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaebm_jax import checkpoints, data, distributed, logs, pictures
+from vaebm_jax import checkpoints, data, distributed, logs
 from vaebm_jax.base import States
 from vaebm_jax.baselines import STEPS
-from vaebm_jax.condition import fixed_condition
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
 from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.errors import UserError
@@ -31,11 +30,12 @@ from vaebm_jax.parallel import (
     place_states,
     split_rows,
 )
-from vaebm_jax.plane import draw_points
-from vaebm_jax.recovery import draw_rows
-from vaebm_jax.sampling import averaged, generate_by, recover_by
-from vaebm_jax.sources import density_of
+from vaebm_jax.sampling import averaged
 from vaebm_jax.train_state import create_states, rates_at
+
+# Of a config, what draws the pictures of a training run: `draw(path, keys, states)` writes one, by
+# keys of z and of the chains' noise, the same at every step, and with the states' `params`.
+Preview = Callable[[Config], Callable[[pathlib.Path, tuple, States], None]]
 
 # From the second, which no longer compiles, to the fourth; where there is one call, that one.
 _PROFILED_CALLS = (1, 3)
@@ -47,6 +47,7 @@ def train(
     profile: bool = False,
     tensorboard: bool = False,
     strict: bool = False,
+    preview: Preview | None = None,
 ) -> States:
     """Trains to `config.num_steps`, from the newest checkpoint in `workdir` if there is one.
 
@@ -56,6 +57,7 @@ def train(
       profile: also write a trace of a few calls to `<workdir>/profile`.
       tensorboard: also write the metrics to `<workdir>/tensorboard`.
       strict: do not go on from an older checkpoint where the newest is damaged.
+      preview: makes what draws `samples/step_<8 digits>.png`; None: the one of the run's task.
 
     Returns:
       The trained states.
@@ -67,6 +69,10 @@ def train(
     """
     validate(config.freeze())
     distributed.check_alike(to_json(config))
+    if preview is None:
+        from vaebm_jax.tasks import task_of  # With scikit-image, which only some tasks need.
+
+        preview = task_of(config).preview
     devices = all_devices()
     check_divides(config, len(devices))
     workdir = local_folder(workdir)
@@ -136,6 +142,7 @@ def train(
                     rows,
                     signal_name,
                     profile,
+                    preview,
                 )
             except Diverged as divergence:
                 rollbacks += 1
@@ -175,6 +182,7 @@ def train_from(
     rows: Sequence[logs.MetricsFile | logs.EventFiles],
     signal_name: Callable[[], str],
     profile: bool,
+    preview: Preview,
 ) -> States:
     """Trains from the checkpoint of step `start` (0: fresh states) to `config.num_steps`.
 
@@ -190,7 +198,8 @@ def train_from(
         method: compile_step(STEPS[method], config, devices) for method in ('vae', config.method)
     }
     batches = call_images(key_order, images, config, devices, start)
-    truth = preview_images(config) if distributed.is_first() else None
+    draw = preview(config) if distributed.is_first() else None
+    picture_keys = tuple(jax.random.split(key_samples))
     progress = logs.Progress(config, start)
     earlier, compiled = None, set()
     with contextlib.closing(progress), contextlib.ExitStack() as trace:
@@ -228,10 +237,11 @@ def train_from(
                     values |= progress.log(last, values)
                     for file in rows:
                         file.write(last, values)
-                if is_due(last, config.sample_every, config) and distributed.is_first():
+                if draw and is_due(last, config.sample_every, config):
                     jax.block_until_ready(metrics)
                     with progress.pause():
-                        write_samples(key_samples, states, config, workdir, last, truth)
+                        path = workdir / 'samples' / f'step_{last:08d}.png'
+                        draw(path, picture_keys, averaged(states))
             except Exception:
                 # No row or picture costs a checkpoint; several processes would wait for this one.
                 is_saved = is_saved or jax.process_count() == 1
@@ -379,47 +389,3 @@ def call_images(
             yield gather(
                 padded([data.batch_indices(key, step, len(images), size) for step in steps])
             )
-
-
-def preview_images(config: Config) -> np.ndarray | None:
-    """The held-out images whose recoveries a conditional run draws, `[N, H, W, C]` in [-1, 1].
-
-    None without a condition and, with a line that tells why, where no image is held out.
-    """
-    if config.condition.kind == 'none':
-        return None
-    try:
-        return data.as_pixels(data.first_images(config.data, data.held_out(config.data), 8))
-    except UserError as error:
-        logs.say(
-            f'warning: no pictures of recoveries will be drawn, for no image is held out: {error}'
-        )
-        return None
-
-
-def write_samples(
-    key: chex.PRNGKey,
-    states: States,
-    config: Config,
-    workdir: pathlib.Path,
-    step: int,
-    truth: np.ndarray | None = None,
-) -> None:
-    """Draws the same z at every step: what the decoder guesses, and what the chain makes of it.
-
-    Of a conditional run recoveries of `truth`, and nothing where there is none.
-    """
-    path = workdir / 'samples' / f'step_{step:08d}.png'
-    keys, states = tuple(jax.random.split(key)), averaged(states)
-    if config.condition.kind != 'none':
-        if truth is None:
-            return
-        condition = fixed_condition(truth, config.condition)
-        drawn = recover_by(keys, states, config, condition, 4)
-        draw_rows(path, condition, *drawn, truth)
-        return
-    if density_of(config.data):
-        draw_points(path, config, *generate_by(keys, states, config, 4000))
-        return
-    drawn = generate_by(keys, states, config, 64)
-    pictures.side_by_side(path, dict(zip(pictures.captions(config), drawn, strict=False)))

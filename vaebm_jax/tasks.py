@@ -1,0 +1,66 @@
+"""What a run is of: images, recoveries, or points of the plane. Each has the same verbs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from vaebm_jax import evaluate, plane, recovery, sample
+from vaebm_jax.config import Config
+from vaebm_jax.densities import DENSITIES
+from vaebm_jax.pictures import Picture
+from vaebm_jax.sources import density_of
+from vaebm_jax.train import Preview
+
+
+class Task(NamedTuple):
+    """What runs of a kind do in the modes of the command line.
+
+    Attributes:
+      preview: `preview(config)` makes what draws the pictures of a training run.
+      sample, evaluate: `(config, workdir, **options)`, the modes, with the flags that
+        `flags.options` has for such runs.
+      pictures: what the modes leave in `samples`, by the names of the files.
+      is_shared: several processes share the work of sample and evaluate.
+      modes: those that no other task has.
+      words, field: of such runs, in words, and the setting that tells; for refusing these modes.
+    """
+
+    preview: Preview
+    sample: Callable[..., Any]
+    evaluate: Callable[..., dict]
+    pictures: Mapping[str, Picture]
+    is_shared: bool = False
+    modes: tuple[str, ...] = ()
+    words: str = ''
+    field: str = ''
+
+
+TASKS = {
+    'images': Task(
+        sample.preview, sample.sample, evaluate.evaluate, sample.PICTURES, is_shared=True
+    ),
+    'recovery': Task(
+        recovery.preview,
+        recovery.sample_recoveries,
+        recovery.evaluate_recovery,
+        recovery.PICTURES,
+        modes=('recover',),
+        words='with a condition.kind',
+        field='condition.kind',
+    ),
+    'points': Task(
+        plane.preview,
+        plane.sample_points,
+        plane.evaluate_points,
+        plane.PICTURES,
+        modes=('geometry',),
+        words=f'on points of the plane (data.name one of {", ".join(DENSITIES)})',
+        field='data.name',
+    ),
+}
+
+
+def task_of(config: Config) -> Task:
+    """The task of a run."""
+    if config.condition.kind != 'none':
+        return TASKS['recovery']
+    return TASKS['points' if density_of(config.data) else 'images']
