@@ -71,7 +71,7 @@ def test_a_damaged_checkpoint_is_not_used(tiny_config, tmp_path, capsys):
             path.write_bytes(path.read_bytes()[1:])
     with pytest.raises(UserError, match=r'checkpoints/6 is damaged: .* of \[2, 4, 6\], --step'):
         load(run)
-    assert int(load(run, 4)[0].energy.step) == 4
+    assert int(load(run, 4)[0].step) == 4
     with pytest.raises(UserError, match='--resume=strict goes on from the newest checkpoint alone'):
         train(tiny_config, run, strict=True)
     capsys.readouterr()
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_not_used(tiny_config, tmp_path, capsys):
     assert 'checkpoints/6 is damaged: ' in errors and 'resume: from step 4' in errors
     for ours, theirs in zip(jax.tree.leaves(again), alone, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert int(load(run)[0].energy.step) == 6
+    assert int(load(run)[0].step) == 6
 
 
 def test_where_all_are_damaged_nothing_is_begun_anew(tiny_config, tmp_path):
@@ -104,7 +104,7 @@ def test_a_checkpoint_without_digests_is_used_only_where_there_is_no_better(tiny
         with pytest.raises(UserError, match='--resume=strict'):
             newest_whole(manager, strict=True)
         assert newest_whole(manager) == 4
-    assert int(load(tmp_path)[0].energy.step) == 4
+    assert int(load(tmp_path)[0].step) == 4
 
 
 def test_what_a_killed_run_left_half_written_is_cleared_away(tiny_config, tmp_path):
@@ -135,8 +135,8 @@ def test_a_full_disk_costs_one_line_and_no_checkpoint(tiny_config, tmp_path, mon
             train(longer, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert int(load(tmp_path)[0].energy.step) == 6
-    assert int(train(longer, tmp_path).energy.step) == 9
+    assert int(load(tmp_path)[0].step) == 6
+    assert int(train(longer, tmp_path).step) == 9
 
 
 def test_a_workdir_that_vanishes_is_named(tiny_config, tmp_path, monkeypatch):
@@ -151,4 +151,4 @@ def test_a_workdir_that_vanishes_is_named(tiny_config, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r'run/checkpoints/4 cannot be written \(No such file'):
         train(tiny_config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
-    assert int(load(tmp_path / 'elsewhere')[0].energy.step) == 2
+    assert int(load(tmp_path / 'elsewhere')[0].step) == 2

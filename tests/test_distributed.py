@@ -259,7 +259,7 @@ def test_a_signal_to_one_saves_in_all_and_another_number_goes_on(tiny_config, tm
     processes[1].send_signal(signal.SIGTERM)
     assert statuses(processes) == [75, 75]
     states, _ = load(tmp_path / 'run')
-    step = int(states.energy.step)
+    step = int(states.step)
     line = f'interrupted: SIGTERM; step {step} of 4000 is saved, the same command goes on'
     assert 200 < step < 4000
     first, second = said(tmp_path / 'run', 0), said(tmp_path / 'run', 1)
@@ -267,7 +267,7 @@ def test_a_signal_to_one_saves_in_all_and_another_number_goes_on(tiny_config, tm
     assert len(second) == 1 and second[0].startswith(line)  # It has not said anything else.
 
     config.num_steps = step + 3
-    assert int(train(config, tmp_path / 'run').energy.step) == step + 3
+    assert int(train(config, tmp_path / 'run').step) == step + 3
     logged = [row['step'] for row in rows(tmp_path / 'run')]
     assert logged == [*range(200, step + 1, 200), step + 3]
 
@@ -295,7 +295,7 @@ def test_where_one_is_killed_the_others_end_and_the_restart_goes_on(tiny_config,
 
     saved = max(int(path.name) for path in (tmp_path / 'run' / 'checkpoints').glob('[0-9]*[0-9]'))
     config.num_steps = saved + 2
-    assert int(train(config, tmp_path / 'run').energy.step) == saved + 2
+    assert int(train(config, tmp_path / 'run').step) == saved + 2
 
 
 @pytest.mark.slow

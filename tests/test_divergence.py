@@ -32,7 +32,7 @@ def poison(monkeypatch, config, step, place, healthy_after=1):
 
     def poisoned(key, states, batch, config, axis_name=None):
         is_sick = jnp.any(jnp.all(jax.random.key_data(key)[jnp.newaxis] == keys, axis=1))
-        is_bad = is_sick & (states.energy.step == step)
+        is_bad = is_sick & (states.step == step)
         spoil = lambda tree: jax.tree.map(lambda leaf: jnp.where(is_bad, jnp.nan, leaf), tree)
         if place == 'data':
             batch = batch.replace(image=spoil(batch.image))
@@ -86,7 +86,7 @@ def test_what_goes_on_after_a_rollback_is_a_law(
     for stop in (4, 6):  # In the place of the first save after the roll-backs, and of the second.
 
         def kill(manager, states, rollbacks, files, stop=stop):
-            if (int(states.energy.step), rollbacks) == (stop, num_rollbacks):
+            if (int(states.step), rollbacks) == (stop, num_rollbacks):
                 raise Killed
             save(manager, states, rollbacks, files)
 
@@ -146,7 +146,7 @@ def test_a_run_that_goes_on_diverging_stops_with_numbers_and_advice(
         r'is nan, .*A lower energy\.learning_rate',
     ):
         train(tiny_config, tmp_path)
-    assert int(load(tmp_path)[0].energy.step) == 4
+    assert int(load(tmp_path)[0].step) == 4
     events = [row for row in rows(tmp_path) if 'event' in row]
     assert [(row['step'], row['rollbacks']) for row in events] == [(4, 1), (2, 2)]
 

@@ -113,7 +113,7 @@ def test_the_mode_on_a_run_whose_energy_is_its_reference_term(tiny_config, tmp_p
     flat = jax.tree.map(jnp.zeros_like, states.energy.params)
     energy = states.energy.replace(params=flat, ema_params=jax.tree.map(jnp.copy, flat))
     with checkpoints.checkpoint_manager(run) as manager:
-        checkpoints.save(manager, states.replace(energy=energy.replace(step=jnp.array(1))))
+        checkpoints.save(manager, states.advance(energy=energy))
     result = evaluate_likelihood(config, run, num_samples=64, num_temperatures=200)
     found = json.loads((run / 'likelihood.json').read_text())
     assert found == result and (run / 'evaluation.json').read_text() == '{}'

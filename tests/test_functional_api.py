@@ -179,7 +179,7 @@ def test_a_state_of_ones_own_can_be_donated_and_is_traced_once(tiny_config):
     states = create_states(jax.random.key(0), tiny_config).replace(energy=energy)
     for _ in range(2):
         states, _ = step(KEY, states, Batch(jnp.zeros((8, 8, 8, 1))), tiny_config)
-    assert int(states.energy.step) == 2
+    assert int(states.step) == 2
     assert np.any(np.asarray(states.energy.ema_params['w']) != 0.5)
 
 

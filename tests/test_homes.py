@@ -61,7 +61,7 @@ def test_the_home_directory_in_the_api(home, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(home))
     monkeypatch.chdir(tmp_path)
     states, config = vaebm_jax.load('~/runs/tiny')
-    assert int(states.energy.step) == 6
+    assert int(states.step) == 6
     train(dataclasses.replace(config, init_from='~/runs/tiny', num_steps=1), '~/runs/after')
     assert (home / 'runs/after/checkpoints/1').is_dir()
     assert not list(tmp_path.iterdir())

@@ -67,7 +67,7 @@ def test_an_interrupted_run_is_saved_and_goes_on_to_the_same_end(tiny_config, tm
     last = errors.splitlines()[-1]
     assert last.startswith(f'interrupted: {number.name}; step ') and 'Traceback' not in errors
     states, _ = load(tmp_path / 'run')
-    assert f'step {int(states.energy.step)} of 4000 is saved' in last
+    assert f'step {int(states.step)} of 4000 is saved' in last
 
     process = start(config, tmp_path / 'run')
     assert process.wait(timeout=120) == 0
@@ -105,4 +105,4 @@ def test_a_thread_of_someone_elses_program_is_left_alone(tiny_config, tmp_path):
     thread = threading.Thread(target=lambda: results.append(train(tiny_config, tmp_path)))
     thread.start()
     thread.join()
-    assert int(results[0].energy.step) == 6
+    assert int(results[0].step) == 6

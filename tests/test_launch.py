@@ -173,7 +173,7 @@ def test_processes_of_a_slurm_job_find_each_other_and_are_preempted(tiny_config,
     status, output = finished(process)
     assert status == 75 and '2 x cpu (cpu) in 2 processes' in output, output
     assert (tmp_path / 'scontrol.calls').read_text() == f'requeue {os.getpid()}\n'
-    assert f'step {int(load(tmp_path / "run")[0].energy.step)} of 50000 is saved' in output
+    assert f'step {int(load(tmp_path / "run")[0].step)} of 50000 is saved' in output
 
 
 # Of jobset.x-k8s.io/v1alpha2.

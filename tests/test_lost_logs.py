@@ -35,7 +35,7 @@ def shell(line, folder):
 def end_of(workdir):
     """The step of the newest checkpoint, and the logged ones."""
     rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-    return int(load(workdir)[0].energy.step), [row['step'] for row in rows]
+    return int(load(workdir)[0].step), [row['step'] for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_in_someone_elses_program_too(tiny_config, tmp_path, monkeypatch, kind):
         monkeypatch.setattr(sys, 'stderr', None if kind == 'none' else stream)
         logs.say('a line')
         assert list(logs.tracked(range(3), 'counting', 'numbers', 3, seconds=0.0)) == [0, 1, 2]
-        assert int(train(tiny_config, tmp_path / 'run').energy.step) == 6
+        assert int(train(tiny_config, tmp_path / 'run').step) == 6
         monkeypatch.undo()
         with contextlib.suppress(OSError):
             stream.close()

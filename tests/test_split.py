@@ -195,7 +195,7 @@ def test_a_folder_that_changed_is_refused(config, tmp_path, change, said, reside
     assert on_disk(tmp_path / 'run') == before
     train(dataclasses.replace(config, num_steps=4), tmp_path / 'run')  # It is finished.
     new = dataclasses.replace(config, init_from=str(tmp_path / 'run'))
-    assert int(train(new, tmp_path / 'new').energy.step) == 6
+    assert int(train(new, tmp_path / 'new').step) == 6
 
 
 def test_a_folder_with_splits_may_get_other_test_images(config, tmp_path):
@@ -272,7 +272,7 @@ def test_other_data_from_before_goes_on(tiny_config, tmp_path):
     train(tiny_config, tmp_path / 'run')
     as_before(tmp_path / 'run')
     states = train(dataclasses.replace(tiny_config, num_steps=8), tmp_path / 'run')
-    assert int(states.energy.step) == 8
+    assert int(states.step) == 8
 
 
 @pytest.mark.parametrize('is_flipped', [True, False])

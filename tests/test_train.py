@@ -93,7 +93,7 @@ def test_what_a_run_leaves(tiny_config, tmp_path, capsys):
     loaded, config = load(tmp_path)
     assert config == tiny_config
     assert_same_states(loaded, states)
-    assert int(load(tmp_path, step=4)[0].energy.step) == 4
+    assert int(load(tmp_path, step=4)[0].step) == 4
     output = capsys.readouterr().err
     assert output.startswith(f'jax {jax.__version__}, 1 x cpu')
     assert 'compiled in' in output and 'steps/s' in output and 's left' in output
@@ -234,7 +234,7 @@ def test_another_end_of_the_run_tells_how_the_rates_jump(tiny_config, tmp_path, 
     assert said.count('rises from') == 2 and said.index(line) < said.index('compiling')
     states = train(dataclasses.replace(config, num_steps=13), tmp_path)
     said = capsys.readouterr().err
-    assert said.count('learning rate rises from') == 2 and int(states.energy.step) == 13
+    assert said.count('learning rate rises from') == 2 and int(states.step) == 13
 
 
 ENERGY = "the energy's learning rate falls from 0.001 to 0.00043"
@@ -319,7 +319,7 @@ def test_a_folder_without_held_out_images_trains(
     assert len(told) == (not has_test)
     assert not told or told[0] < lines.index('compiling the training step ...')
     assert len(list((tmp_path / 'run').glob('samples/*.png'))) == (3 if has_test else 0)
-    assert int(load(tmp_path / 'run')[0].energy.step) == 6
+    assert int(load(tmp_path / 'run')[0].step) == 6
 
 
 @pytest.mark.parametrize('broken', ['preview', 'MetricsFile.write'])
@@ -336,6 +336,6 @@ def test_no_row_or_picture_costs_a_checkpoint(tiny_config, tmp_path, monkeypatch
             patch.setattr(MetricsFile, 'write', fail)
         with pytest.raises(RuntimeError, match='broken'):
             train(config, tmp_path / 'run', preview=preview)
-    assert int(load(tmp_path / 'run')[0].energy.step) == 3
+    assert int(load(tmp_path / 'run')[0].step) == 3
     states = train(config, tmp_path / 'run')
     assert_same_states(states, train(config, tmp_path / 'other'))

@@ -1,4 +1,4 @@
-"""What crosses the compiled boundary: a batch goes in, the three models' states go in and out."""
+"""What crosses the compiled boundary: a batch goes in, the models' states go in and out."""
 
 from typing import Any
 
@@ -54,36 +54,75 @@ class TrainState(train_state.TrainState):
         # Adam and schedules compute with counts: in float32, whatever JAX's switches are.
         with jax.numpy_dtype_promotion('standard'), jax.enable_x64(is_double):
             if not self.was_trained:
-                updates = self.num_updates
-                ema_decay = jnp.minimum(ema_decay, (1.0 + updates) / (10.0 + updates))
+                ema_decay = jnp.minimum(ema_decay, (1.0 + self.step) / (10.0 + self.step))
             state = self.apply_gradients(grads=grads)
             average = optax.incremental_update(state.params, self.ema_params, 1.0 - ema_decay)
         # Parameters may be of fewer bits than the decay.
         average = jax.tree.map(lambda new, old: new.astype(old.dtype), average, self.ema_params)
         return state.replace(ema_params=average)
 
-    @property
-    def num_updates(self) -> chex.Numeric:
-        """How often this model was updated: Adam's own count, which stands still with the model.
-
-        Of another optimizer, `step`.
-        """
-        is_adam = lambda state: isinstance(state, optax.ScaleByAdamState)
-        adams = filter(is_adam, jax.tree.leaves(self.opt_state, is_leaf=is_adam))
-        return next((adam.count for adam in adams), self.step)
-
-    def stand_still(self) -> 'TrainState':
-        """The same model a step later, for methods that do not train it."""
-        return self.replace(step=self.step + 1)
-
 
 @flax.struct.dataclass
 class States:
-    """The three models p_theta (energy), pi_beta (encoder) and q_alpha (decoder)."""
+    """A run's models by name, its clock, and what else it remembers.
 
-    energy: TrainState
-    encoder: TrainState
-    decoder: TrainState
+    `States(energy, encoder, decoder)` are the usual three p_theta, pi_beta and q_alpha; others are
+    given by name: `States(critic=..., generator=...)`. `replace` takes models by name, too.
+
+    Attributes:
+      models: the models.
+      step: the run's clock, an int32: the number of iterations done. A model's own `step` counts
+        its updates. If not given: the energy's, or 0 without one.
+      memory: what a method keeps from one iteration to the next beside models, such as a replay
+        buffer: any pytree; None: nothing.
+    """
+
+    models: dict[str, TrainState]
+    step: chex.Array
+    memory: Any = None
+
+    def __init__(
+        self,
+        energy: Any = ...,
+        encoder: Any = ...,
+        decoder: Any = ...,
+        *,
+        models: dict[str, TrainState] | None = None,
+        step: chex.Array | None = None,
+        memory: Any = None,
+        **others: TrainState,
+    ):
+        named = {'energy': energy, 'encoder': encoder, 'decoder': decoder} | others
+        named = {name: model for name, model in named.items() if model is not ...}
+        if models is None:
+            models = named
+            step = _copy(getattr(named.get('energy'), 'step', 0)) if step is None else step
+        elif named:  # By `replace`.
+            if unknown := named.keys() - models.keys():
+                raise TypeError(f'there is no {min(unknown)!r} in states of {sorted(models)}')
+            models = models | named
+        vars(self).update(models=models, step=step, memory=memory)
+
+    @property
+    def energy(self) -> TrainState:
+        return self.models['energy']
+
+    @property
+    def encoder(self) -> TrainState:
+        return self.models['encoder']
+
+    @property
+    def decoder(self) -> TrainState:
+        return self.models['decoder']
+
+    def advance(self, **changes: Any) -> 'States':
+        """The states an iteration later, with these models (or memory) in place of the old."""
+        return self.replace(step=self.step + 1, **changes)
+
+
+def _copy(step):
+    """A clock of its own: of two that share a buffer, none could be donated."""
+    return step if isinstance(step, jax.ShapeDtypeStruct) else jnp.array(step, jnp.int32)
 
 
 @flax.struct.dataclass

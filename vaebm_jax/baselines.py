@@ -27,7 +27,7 @@ def vae_step(
     Arguments and results are those of `train_step`, whose warm start this is
     (`config.warmup_steps`).
     """
-    keys = image_keys(jax.random.fold_in(key, states.energy.step), batch, axis_name)
+    keys = image_keys(jax.random.fold_in(key, states.step), batch, axis_name)
     key_posterior, key_dropout, key_truth = (fold_in(keys, part) for part in range(3))
     config.freeze()
     bound_alone = dataclasses.replace(config.vae, bound_weight=1.0, truth_weight=0.0)
@@ -43,7 +43,7 @@ def vae_step(
         axis_name,
         teaching=(functools.partial(truth_loss, key_truth, batch, config),),
     )
-    return States(states.energy.stand_still(), encoder, decoder), metrics
+    return states.advance(encoder=encoder, decoder=decoder), metrics
 
 
 STEPS = {'vaebm': train_step, 'vae': vae_step}

@@ -14,8 +14,11 @@ import pathlib
 import re
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import optax
 import orbax.checkpoint as ocp
 
 from vaebm_jax import distributed, logs, spectral
@@ -31,7 +34,6 @@ from vaebm_jax.train_state import create_states
 
 _DIGESTS = 'digests.json'
 _NO_DIGESTS = f'it has no {_DIGESTS}, and cannot be told to be whole'
-_MODELS = ('energy', 'encoder', 'decoder')
 _MOST_DIGESTS = 10**7  # Bytes; a checkpoint has some dozens of files.
 
 
@@ -59,7 +61,7 @@ def checkpoint_manager(
 def save(
     manager: ocp.CheckpointManager, states: States, rollbacks: int = 0, files: dict | None = None
 ) -> None:
-    """Saves the states under their own step; whole on disk when this returns.
+    """Saves the states under their clock's step; whole on disk when this returns.
 
     Args:
       manager: of the run.
@@ -67,7 +69,7 @@ def save(
       rollbacks: how often the run has gone back so far; `rollbacks_at` reads it.
       files: the `listing` of the folder of images, if the run is on one; `files_at` reads it.
     """
-    step = int(states.energy.step)
+    step = int(states.step)
     folder = pathlib.Path(manager.directory) / str(step)
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(states))
     distributed.agreed(lambda: _check_space(folder, needed))
@@ -189,29 +191,47 @@ def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.eval_shape(lambda key: create_states(key, config), jax.random.key(0))
     target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), _stored(shapes)
     )
-    found = manager.restore(step, args=ocp.args.StandardRestore(_stored(target)))
-    states = States(*(getattr(target, name).replace(**found[name]) for name in _MODELS))
-    for name in _metadata(manager, step).get('was_trained', ()):
-        states = states.replace(**{name: getattr(states, name).replace(was_trained=True)})
-    return states
+    has_clock = 'step' in manager.item_metadata(step)
+    if not has_clock:
+        del target['step']
+    found = manager.restore(step, args=ocp.args.StandardRestore(target))
+    trained_before = _metadata(manager, step).get('was_trained', ())
+    models = {
+        name: model.replace(**found[name], was_trained=name in trained_before)
+        for name, model in shapes.models.items()
+    }
+    if not has_clock:
+        # From before there was one: it was every model's step, trained or not.
+        found['step'] = found['energy']['step']
+        models = {
+            name: model.replace(step=jnp.copy(_adam_count(model.opt_state)))
+            for name, model in models.items()
+        }
+    return States(models=models, step=found['step'], memory=found.get('memory'))
 
 
-def _stored(states: States) -> dict[str, dict]:
-    """What a checkpoint holds: of each model its fields, but for what it has none of.
+def _adam_count(opt_state):
+    is_adam = lambda state: isinstance(state, optax.ScaleByAdamState)
+    return next(filter(is_adam, jax.tree.leaves(opt_state, is_leaf=is_adam))).count
 
-    So a model without `extra` is stored as it was before there was such a field.
+
+def _stored(states: States) -> dict[str, Any]:
+    """What a checkpoint holds: the models by name, the clock, and the memory if there is one.
+
+    Of each model its fields, but for what it has none of: so a model without `extra` is stored as
+    it was before there was such a field.
     """
     fields = ('step', 'params', 'opt_state', 'ema_params', 'extra')
-    return {
+    stored = {
         name: {
-            field: getattr(getattr(states, name), field)
-            for field in fields
-            if getattr(getattr(states, name), field) is not None
+            field: getattr(model, field) for field in fields if getattr(model, field) is not None
         }
-        for name in _MODELS
+        for name, model in states.models.items()
     }
+    stored['step'] = states.step
+    return stored if states.memory is None else stored | {'memory': states.memory}
 
 
 def rollbacks_at(manager: ocp.CheckpointManager, step: int) -> int:
@@ -233,7 +253,7 @@ def _metadata(manager, step):
 
 def _trained_before(states):
     """The names of the models that began with the parameters of another run."""
-    return [name for name in _MODELS if getattr(states, name).was_trained]
+    return [name for name, model in states.models.items() if model.was_trained]
 
 
 def load_config(workdir: str | os.PathLike) -> Config:
@@ -368,10 +388,12 @@ def start_from(states: States, config: Config) -> States:
     """
     workdir = config.init_from
     source, source_config = load(workdir)
-    started = {'energy': states.energy}
+    started = {}
     both = has_energy(config) and has_energy(source_config)
-    for name in _MODELS[not both :]:
-        fresh, trained = getattr(states, name), getattr(source, name)
+    for name, fresh in states.models.items():
+        if name == 'energy' and not both:
+            continue
+        trained = source.models[name]
         shapes = [jax.tree.map(lambda leaf: leaf.shape, state.params) for state in (fresh, trained)]
         if shapes[0] != shapes[1]:
             raise UserError(f'init_from: the {name} in {workdir} has other layers than the config')
@@ -379,9 +401,9 @@ def start_from(states: States, config: Config) -> States:
             params=trained.params,
             ema_params=trained.ema_params,
             extra=fresh.extra and spectral.start(trained.params),
-            was_trained=trained.was_trained or int(trained.num_updates) > 0,
+            was_trained=trained.was_trained or int(trained.step) > 0,
         )
-    return States(**started)
+    return states.replace(**started)
 
 
 def refuse_other_start(config: Config) -> None:

@@ -46,7 +46,7 @@ class Draws:
         self.devices = jax.local_devices()
         self.states = place_states(states, self.devices)
         models = fingerprint((states.energy.params, states.decoder.params))
-        what = [to_json(config), int(states.energy.step), models, samplers]
+        what = [to_json(config), int(states.step), models, samplers]
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
         self.folder = workdir / 'samples' / 'parts' / name
 

@@ -67,7 +67,7 @@ def evaluate(
     workdir = local_folder(workdir)
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
-    result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}
+    result = {'checkpoint_step': int(states.step), 'data': config.data.name, 'ema': ema}
     logs.say_checkpoint('evaluate', result['checkpoint_step'], workdir, config)
     if has_energy(config):
         data.check_splits(config.data, 'train', 'test')  # The diagnostics are of both.

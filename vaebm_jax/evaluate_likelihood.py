@@ -58,8 +58,8 @@ def evaluate_likelihood(
     workdir = local_folder(workdir)
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
-    logs.say_checkpoint('likelihood', int(states.energy.step), workdir, config)
-    checkpoints.warn_of_seen_images(workdir, int(states.energy.step), config)
+    logs.say_checkpoint('likelihood', int(states.step), workdir, config)
+    checkpoints.warn_of_seen_images(workdir, int(states.step), config)
     images = data.first_images(config.data, 'test', _MAX_IMAGES)
     refuse_too_few(images, 'test', '--mode=likelihood')
     x, bin_width = dequantized(np.random.default_rng(config.seed), images, config.data)
@@ -84,7 +84,7 @@ def evaluate_likelihood(
             f'{bracket.upper}'
         )
     result = {
-        'checkpoint_step': int(states.energy.step),
+        'checkpoint_step': int(states.step),
         'data': config.data.name,
         'ema': ema,
         'num_chains': num_samples,

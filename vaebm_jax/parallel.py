@@ -72,9 +72,9 @@ def compile_step(
         first = device * images.shape[1]
 
         def iterate(states, images):
-            key = jax.random.fold_in(key_data, states.energy.step)
+            key = jax.random.fold_in(key_data, states.step)
             batch = make_batch(key, images, config.data, first)
-            key = jax.random.fold_in(key_condition, states.energy.step)
+            key = jax.random.fold_in(key_condition, states.step)
             condition = make_condition(key, batch.image, config.condition, first)
             batch = batch.replace(condition=condition)
             return step(key_step, states, batch, config, axis_name)

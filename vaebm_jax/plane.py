@@ -69,7 +69,7 @@ def sample_points(
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     folder = local_folder(workdir) / 'samples'
-    logs.say_checkpoint('sample', int(states.energy.step), workdir, config)
+    logs.say_checkpoint('sample', int(states.step), workdir, config)
     samplers = METHODS[config.method].samplers
     draws = Draws(local_folder(workdir), states, config, num_samples, samplers)
     samples = gathered(draws)
@@ -127,7 +127,7 @@ def evaluate_points(
     workdir = local_folder(workdir)
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
-    result = {'checkpoint_step': int(states.energy.step), 'data': config.data.name, 'ema': ema}
+    result = {'checkpoint_step': int(states.step), 'data': config.data.name, 'ema': ema}
     logs.say_checkpoint('evaluate', result['checkpoint_step'], workdir, config)
     told = []
     if has_energy(config):

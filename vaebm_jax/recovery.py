@@ -107,7 +107,7 @@ def evaluate_recovery(
     if weights is not None:
         refuse_too_few(truth, split, '--inception_weights')
     condition = jax.device_get(fixed_condition(truth, config.condition))
-    step = int(states.energy.step)
+    step = int(states.step)
     logs.say_checkpoint('evaluate', step, workdir, config)
     if split != 'train':
         checkpoints.warn_of_seen_images(workdir, step, config)
@@ -244,7 +244,7 @@ def sample_recoveries(
     """
     states, config = checkpoints.load(workdir, step, config)
     folder = local_folder(workdir) / 'samples'
-    logs.say_checkpoint('sample', int(states.energy.step), workdir, config)
+    logs.say_checkpoint('sample', int(states.step), workdir, config)
     truth = data.as_pixels(data.first_images(config.data, split, num_samples))
     condition = jax.device_get(fixed_condition(truth, config.condition))
     key = jax.random.key(config.seed, impl=config.generator)
@@ -360,7 +360,7 @@ def recover_file(
     else:
         is_seen = np.zeros((height, width), bool)
         condition = fixed_condition(image[None], config.condition)
-    if warning := untrained_energy(int(states.energy.step), config):
+    if warning := untrained_energy(int(states.step), config):
         logs.say(warning)
     key = jax.random.key(config.seed, impl=config.generator)
     _, refined = recover(key, states, config, np.asarray(condition), num_recoveries, ema)

@@ -81,7 +81,7 @@ def sample(
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     folder = local_folder(workdir) / 'samples'
-    logs.say_checkpoint('sample', int(states.energy.step), workdir, config)
+    logs.say_checkpoint('sample', int(states.step), workdir, config)
     samplers = METHODS[config.method].samplers
     draws = Draws(local_folder(workdir), states, config, num_samples, samplers)
     draws.share(lambda part: None)

@@ -112,11 +112,9 @@ def energy_of(
 
 def averaged(states: States) -> States:
     """The states with the moving averages in place of the parameters."""
-    return States(
-        *(
-            state.replace(params=state.ema_params)
-            for state in (states.energy, states.encoder, states.decoder)
-        )
+    models = states.models.items()
+    return states.replace(
+        models={name: model.replace(params=model.ema_params) for name, model in models}
     )
 
 

@@ -35,15 +35,15 @@ def train_step(
 
     Args:
       key: the run's own, the same at every step and on every device.
-      states: energy, encoder and decoder; `states.energy.step` is the step number.
+      states: energy, encoder and decoder; `states.step` is the run's clock.
       batch: this device's images `[B, H, W, C]` and, where the models have one, their condition.
       config: the experiment (static).
       axis_name: the mapped axis of devices to average over, if there is one.
 
     Returns:
-      The three states a step later, and metrics: scalars, means over all devices.
+      The states a step later, and metrics: scalars, means over all devices.
     """
-    key = jax.random.fold_in(key, states.energy.step)
+    key = jax.random.fold_in(key, states.step)
     key_prior, key_langevin, key_posterior, key_dropout, key_truth = jax.random.split(key, 5)
     num_chains, first = local_chains(config, batch, axis_name)
     keys_truth = image_keys(key_truth, batch, axis_name)
@@ -84,7 +84,8 @@ def train_step(
     metrics['langevin/energy_drop'] = (
         metrics.pop('langevin/energy_start') - energy_metrics['energy_samples']
     )
-    return States(energy, encoder, decoder), energy_metrics | vae_metrics | metrics
+    states = states.advance(energy=energy, encoder=encoder, decoder=decoder)
+    return states, energy_metrics | vae_metrics | metrics
 
 
 def update_energy(
