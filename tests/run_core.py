@@ -17,7 +17,6 @@ from vaebm_jax import (
     recover,
     tune,
 )
-from vaebm_jax.baselines import STEPS
 from vaebm_jax.condition import fixed_condition
 from vaebm_jax.config import (
     ConditionConfig,
@@ -31,6 +30,7 @@ from vaebm_jax.config import (
 from vaebm_jax.data import as_pixels, batch_indices, load_images
 from vaebm_jax.diagnostics import long_chains, metropolis
 from vaebm_jax.likelihood import Schedule, bracket_log_z
+from vaebm_jax.methods import METHODS
 from vaebm_jax.metropolis import acceptance
 from vaebm_jax.parallel import compile_step
 from vaebm_jax.sampling import interpolate, reconstruct, revision
@@ -83,7 +83,7 @@ def train_and_draw(name):
     config = CONFIGS[name]
     images = load_images(config.data)
     rows = np.stack([batch_indices(KEY, step, len(images), 8) for step in range(2)])
-    call = compile_step(STEPS[config.method], config, jax.devices()[:1])
+    call = compile_step(METHODS[config.method].step, config, jax.devices()[:1])
     states, metrics = call(KEY, create_states(KEY, config), images[rows], 2)
     results = {'states': states, 'metrics': metrics}
     if config.condition.kind != 'none':

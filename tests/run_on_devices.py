@@ -9,6 +9,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from toy_methods import ROWS
 
 from vaebm_jax.config import (
     ConditionConfig,
@@ -20,9 +21,8 @@ from vaebm_jax.config import (
     VAEConfig,
 )
 from vaebm_jax.data import batch_indices, load_images
+from vaebm_jax.methods import METHODS, create_states
 from vaebm_jax.parallel import compile_step, hold_images, place_states
-from vaebm_jax.train_state import create_states
-from vaebm_jax.train_step import train_step
 
 CONFIG = Config(
     num_steps=20,
@@ -37,16 +37,20 @@ CONFIG = Config(
         decoder=(('map', 8), ('up', 8, 3)),
     ),
 )
+METHODS.update(ROWS)
+DENSE = dataclasses.replace(
+    CONFIG,
+    network=NetworkConfig(
+        energy=(('dense', 16),),
+        encoder=(('dense', 16), ('dropout', 0.2)),
+        decoder=(('dense', 16),),
+    ),
+)
 CONFIGS = {
     'whole': CONFIG,
-    'dense': dataclasses.replace(
-        CONFIG,
-        network=NetworkConfig(
-            energy=(('dense', 16),),
-            encoder=(('dense', 16), ('dropout', 0.2)),
-            decoder=(('dense', 16),),
-        ),
-    ),
+    'dense': DENSE,
+    'replay': dataclasses.replace(DENSE, method='replay'),
+    'five': dataclasses.replace(DENSE, method='five'),
     'known z': dataclasses.replace(
         CONFIG,
         energy=EnergyConfig(
@@ -75,7 +79,7 @@ def train(config, states, images, num_steps, devices, steps_per_call):
     config = dataclasses.replace(config, steps_per_call=steps_per_call)
     key = jax.random.key(0)
     states = place_states(states, devices)
-    call = compile_step(train_step, config, devices)
+    call = compile_step(METHODS[config.method].step, config, devices)
     gather = hold_images(images, devices)
     late_compilations = []
     for first in range(0, num_steps, steps_per_call):

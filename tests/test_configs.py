@@ -8,7 +8,7 @@ import pytest
 
 from vaebm_jax.config import flatten, validate
 from vaebm_jax.errors import UserError
-from vaebm_jax.train_state import create_states
+from vaebm_jax.methods import create_states
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 

@@ -12,8 +12,9 @@ from vaebm_jax import train as train_module
 from vaebm_jax.checkpoints import checkpoint_manager, rollbacks_at, save
 from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.errors import UserError
+from vaebm_jax.methods import METHODS
 from vaebm_jax.train import run_keys, train
-from vaebm_jax.train_step import train_step
+from vaebm_jax.vaebm import train_step
 
 
 def rows(workdir):
@@ -41,7 +42,7 @@ def poison(monkeypatch, config, step, place, healthy_after=1):
             states = states.replace(**{place: state.replace(params=spoil(state.params))})
         return train_step(key, states, batch, config, axis_name)
 
-    monkeypatch.setitem(train_module.STEPS, 'vaebm', poisoned)
+    monkeypatch.setitem(METHODS, 'vaebm', METHODS['vaebm']._replace(step=poisoned))
 
 
 @pytest.mark.parametrize('place', ['data', 'energy', 'decoder'])

@@ -65,7 +65,7 @@ def with_params(states, name, change):
 def test_other_parameters_settings_and_samplers_share_no_parts(tiny_config, states, tmp_path):
     others = [
         with_params(states, name, change)
-        for name in ('energy', 'decoder')
+        for name in ('energy', 'encoder', 'decoder')
         for change in (lambda p: p + 1, lambda p: p[::-1], lambda p: p.at[0].add(1e-7))
     ]
     longer = dataclasses.replace(
@@ -81,8 +81,6 @@ def test_other_parameters_settings_and_samplers_share_no_parts(tiny_config, stat
         )
     }
     assert len(folders) == 3 + len(others)
-    encoder = with_params(states, 'encoder', lambda p: p + 1)  # Which draws nothing.
-    assert Draws(tmp_path, encoder, tiny_config, 8, SAMPLERS).folder in folders
 
 
 X = np.arange(24, dtype=np.uint8)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from vaebm_jax import keys as draws
-from vaebm_jax import pictures, sampling
+from vaebm_jax import pictures
+from vaebm_jax.apply import averaged
+from vaebm_jax.chains import ancestral_langevin_sample
 from vaebm_jax.train import run_keys, train
 
 TYPED = jax.random.key(3)
@@ -103,9 +105,9 @@ def test_what_training_draws_stays_as_it_was(tiny_config, tmp_path, monkeypatch)
         pictures, 'side_by_side', lambda path, grids: drawn.append(grids) or draw_grids(path, grids)
     )
     states = train(dataclasses.replace(tiny_config, sample_every=3), tmp_path)
-    sample = jax.jit(sampling.ancestral_langevin_sample, static_argnums=(3, 4))
+    sample = jax.jit(ancestral_langevin_sample, static_argnums=(3, 4))
     keys = jax.random.split(expected[2])
-    right = sample(*keys, sampling.averaged(states), tiny_config, 64)[:2]
+    right = sample(*keys, averaged(states), tiny_config, 64)[:2]
     assert len(drawn) == 2
     for images, sampled in zip(drawn[1].values(), right, strict=True):
         np.testing.assert_allclose(images, sampled, atol=1e-5)

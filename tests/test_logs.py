@@ -3,7 +3,8 @@ import json
 import pytest
 
 from vaebm_jax import logs
-from vaebm_jax.logs import MetricsFile, collapse_warning
+from vaebm_jax.logs import MetricsFile
+from vaebm_jax.vaebm import collapse_warning
 
 
 def test_metrics_file_is_cut_back_and_survives_half_a_line(tmp_path):

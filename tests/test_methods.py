@@ -9,8 +9,16 @@ import pytest
 from PIL import Image
 from test_plane import toy_config  # noqa: F401
 
-from vaebm_jax import checkpoints, generate, load, plane, recover, recovery
-from vaebm_jax.baselines import STEPS
+from vaebm_jax import (
+    checkpoints,
+    create_states,
+    energy_fn,
+    generate,
+    load,
+    plane,
+    recover,
+    recovery,
+)
 from vaebm_jax.condition import fixed_condition
 from vaebm_jax.config import (
     ConditionConfig,
@@ -47,8 +55,7 @@ def run(tiny_config, tmp_path):
     return tmp_path / 'run'
 
 
-def test_the_tables_have_the_same_methods_and_settings_that_there_are():
-    assert METHODS.keys() == STEPS.keys()
+def test_unused_settings_are_settings():
     for method in METHODS:
         config = Config(method=method)
         names = [name for name in flatten(config) if is_unused(name, config)]
@@ -128,6 +135,8 @@ def test_sample_draws_what_there_is_and_leaves_nothing_else(tiny_config, run):
     drawn = generate(jax.random.key(0), states, config, 20)
     np.testing.assert_allclose(images, drawn[0], atol=1e-6)
     np.testing.assert_array_equal(*drawn)  # The API has a second result: no chain moved it.
+    with pytest.raises(AttributeError, match="no 'energy' in states of .'decoder', 'encoder'"):
+        energy_fn(states, config)
     sizes = {name: Image.open(folder / name).size for name in pictures}
     # One grid of 64 images, not two side by side.
     assert sizes['grid.png'] == sizes['step_00000006.png'] and sizes['grid.png'][0] < 600
@@ -208,7 +217,7 @@ def test_a_run_that_starts_from_a_vae_has_a_fresh_energy(tiny_config, run):
     network = dataclasses.replace(tiny_config.network, energy=(('dense', 7),))
     config = dataclasses.replace(tiny_config, init_from=str(run), network=network, seed=3)
     checkpoints.refuse_other_start(config)
-    fresh = checkpoints.create_states(KEY, config)
+    fresh = create_states(KEY, config)
     started = checkpoints.start_from(fresh, config)
     trained, _ = load(run)
     jax.tree.map(np.testing.assert_array_equal, started.energy.params, fresh.energy.params)

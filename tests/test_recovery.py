@@ -9,8 +9,10 @@ import optax
 import pytest
 
 from vaebm_jax import Batch, create_states, make_condition, recover, train_step
+from vaebm_jax.apply import decode
 from vaebm_jax.base import TrainState
 from vaebm_jax.baselines import vae_step
+from vaebm_jax.chains import run_chain
 from vaebm_jax.condition import hint_of, join, seen_of
 from vaebm_jax.config import (
     ConditionConfig,
@@ -22,8 +24,7 @@ from vaebm_jax.config import (
     VAEConfig,
 )
 from vaebm_jax.networks import Decoder
-from vaebm_jax.sampling import decode, run_chain
-from vaebm_jax.train_step import truth_loss, vae_loss
+from vaebm_jax.parts import truth_loss, vae_loss
 
 KEY = jax.random.key(0)
 U_NET = (('down', 8, 3), ('conv', 8, 3), ('down', 8, 3), ('up', 8, 3), ('conv', 8, 3), ('up', 8, 3))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from vaebm_jax import create_states, energy_fn, generate, sampling
+from vaebm_jax.apply import decode
+from vaebm_jax.chains import ancestral_langevin_sample
 from vaebm_jax.keys import branch
-from vaebm_jax.sampling import ancestral_langevin_sample, decode
 
 KEY = jax.random.key(0)
 jit_states = jax.jit(create_states, static_argnames='config')

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vaebm_jax import create_states, spectral
+from vaebm_jax.apply import energy_of
 from vaebm_jax.config import EnergyConfig, NetworkConfig
-from vaebm_jax.sampling import energy_of
 
 
 def largest(kernel):

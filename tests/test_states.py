@@ -14,6 +14,7 @@ from vaebm_jax.checkpoints import checkpoint_manager, restore, save
 from vaebm_jax.train import train
 
 KEY = jax.random.key(0)
+MODELS = {'vaebm': ('energy', 'encoder', 'decoder'), 'vae': ('encoder', 'decoder')}
 
 
 def model(value):
@@ -65,12 +66,17 @@ def test_a_checkpoint_holds_models_clock_and_memory(tiny_config, tmp_path):
         assert 'memory' in manager.item_metadata(4)
 
 
-def test_a_run_from_before_the_clock_goes_on(tiny_config, tmp_path):
-    """Then every model's step was the clock; Adam alone knew that the energy stood still."""
+@pytest.mark.parametrize('method', ['vaebm', 'vae'])
+def test_a_run_from_before_the_clock_goes_on(tiny_config, tmp_path, method):
+    """Then every run had an energy, and every model's step was the clock.
+
+    Adam alone knew that the energy stood still.
+    """
     tiny_config.schedule.name = 'constant'
-    config = dataclasses.replace(tiny_config, warmup_steps=3)
+    config = dataclasses.replace(tiny_config, warmup_steps=3, method=method)
     whole = train(config, tmp_path / 'whole')
-    assert [int(clock.step) for clock in (whole, whole.energy, whole.decoder)] == [6, 3, 6]
+    steps = {'vaebm': [6, 3, 6, 6], 'vae': [6, 6, 6]}[method]
+    assert [int(clock.step) for clock in (whole, *map(whole.models.get, MODELS[method]))] == steps
     train(dataclasses.replace(config, num_steps=4), tmp_path / 'old')
     states, _ = load(tmp_path / 'old')
     stored = {
@@ -80,7 +86,7 @@ def test_a_run_from_before_the_clock_goes_on(tiny_config, tmp_path):
             'opt_state': model.opt_state,
             'ema_params': model.ema_params,
         }
-        for name, model in states.models.items()
+        for name, model in (create_states(KEY, tiny_config).models | states.models).items()
     }
     with checkpoint_manager(tmp_path / 'old') as manager:
         for step in (2, 4):

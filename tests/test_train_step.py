@@ -13,9 +13,10 @@ from vaebm_jax import Batch, States, create_states, train_step
 from vaebm_jax.base import TrainState
 from vaebm_jax.baselines import vae_step
 from vaebm_jax.config import Config, EnergyConfig, LangevinConfig, ScheduleConfig, VAEConfig
+from vaebm_jax.devices import chain_condition
 from vaebm_jax.keys import branch
+from vaebm_jax.parts import update_energy
 from vaebm_jax.train_state import learning_rate
-from vaebm_jax.train_step import chain_condition, update_energy
 from vaebm_jax.vae import sample_prior
 
 KEY = jax.random.key(0)

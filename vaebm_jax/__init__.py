@@ -3,6 +3,7 @@
 __version__ = '0.1.0'
 
 import vaebm_jax.sources  # noqa: F401 - validate knows its rows.
+from vaebm_jax.apply import energy_fn
 from vaebm_jax.base import Batch, States, TrainState
 from vaebm_jax.condition import make_condition
 from vaebm_jax.errors import UserError
@@ -15,10 +16,10 @@ from vaebm_jax.likelihood import (
     gaussian_of,
     tune,
 )
+from vaebm_jax.methods import create_states
 from vaebm_jax.metropolis import mala_sample
-from vaebm_jax.sampling import energy_fn, generate, recover
-from vaebm_jax.train_state import create_states
-from vaebm_jax.train_step import train_step
+from vaebm_jax.sampling import generate, recover
+from vaebm_jax.vaebm import train_step
 
 __all__ = [
     'Batch',

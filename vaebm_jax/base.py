@@ -105,15 +105,20 @@ class States:
 
     @property
     def energy(self) -> TrainState:
-        return self.models['energy']
+        return self._named('energy')
 
     @property
     def encoder(self) -> TrainState:
-        return self.models['encoder']
+        return self._named('encoder')
 
     @property
     def decoder(self) -> TrainState:
-        return self.models['decoder']
+        return self._named('decoder')
+
+    def _named(self, name):
+        if name not in self.models:
+            raise AttributeError(f'there is no {name!r} in states of {sorted(self.models)}')
+        return self.models[name]
 
     def advance(self, **changes: Any) -> 'States':
         """The states an iteration later, with these models (or memory) in place of the old."""

@@ -6,10 +6,13 @@ import functools
 import chex
 import jax
 
+from vaebm_jax.apply import decode
 from vaebm_jax.base import Batch, States
 from vaebm_jax.config import Config
+from vaebm_jax.devices import image_keys
 from vaebm_jax.keys import fold_in
-from vaebm_jax.train_step import Metrics, image_keys, train_step, truth_loss, update_vae
+from vaebm_jax.parts import Metrics, truth_loss, update_vae
+from vaebm_jax.vae import sample_prior
 
 
 def vae_step(
@@ -19,7 +22,7 @@ def vae_step(
     config: Config,
     axis_name: str | None = None,
 ) -> tuple[States, Metrics]:
-    """A VAE that learns from the data: no chain, and the energy stands still.
+    """A VAE that learns from the data: no chain, and an energy, if there is one, stands still.
 
     `vae.guess_weight` counts as it does in `train_step`; `vae.truth_weight`, `bound_weight` and
     `known_z_weight` do not: there is one bound, that of the data, and no chain.
@@ -46,4 +49,13 @@ def vae_step(
     return states.advance(encoder=encoder, decoder=decoder), metrics
 
 
-STEPS = {'vaebm': train_step, 'vae': vae_step}
+def sample(
+    keys: tuple[chex.PRNGKey, chex.PRNGKey],
+    states: States,
+    config: Config,
+    num_samples: int,
+    condition: chex.Array | None = None,
+) -> dict[str, chex.Array]:
+    """What the decoder makes of z from the prior: a VAE's `sample` in METHODS."""
+    z = sample_prior(keys[0], num_samples, config.latent_dim)
+    return {'ancestral': decode(states.decoder, z, condition)}

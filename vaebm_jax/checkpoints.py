@@ -27,10 +27,9 @@ from vaebm_jax.config import Config, from_json, refuse_other_networks
 from vaebm_jax.data import open_images
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, sync_tree, write_atomically, written
-from vaebm_jax.methods import has_energy
+from vaebm_jax.methods import create_states
 from vaebm_jax.parallel import all_devices, whole_states
 from vaebm_jax.sources import source_of
-from vaebm_jax.train_state import create_states
 
 _DIGESTS = 'digests.json'
 _NO_DIGESTS = f'it has no {_DIGESTS}, and cannot be told to be whole'
@@ -190,11 +189,11 @@ def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States
     """The states of a step, on this process's first device."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.eval_shape(lambda key: create_states(key, config), jax.random.key(0))
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), _stored(shapes)
-    )
-    has_clock = 'step' in manager.item_metadata(step)
-    if not has_clock:
+    like = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+    target, held = jax.tree.map(like, _stored(shapes)), manager.item_metadata(step)
+    has_clock = 'step' in held
+    if not has_clock:  # It is from before there was one, when every run had an energy.
+        target = {'energy': jax.tree.map(like, held['energy'])} | target
         del target['step']
     found = manager.restore(step, args=ocp.args.StandardRestore(target))
     trained_before = _metadata(manager, step).get('was_trained', ())
@@ -203,7 +202,7 @@ def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States
         for name, model in shapes.models.items()
     }
     if not has_clock:
-        # From before there was one: it was every model's step, trained or not.
+        # It was every model's step, trained or not.
         found['step'] = found['energy']['step']
         models = {
             name: model.replace(step=jnp.copy(_adam_count(model.opt_state)))
@@ -291,7 +290,7 @@ def opened(workdir: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, 
 def load(
     workdir: str | os.PathLike, step: int | None = None, config: Config | None = None
 ) -> tuple[States, Config]:
-    """Reads a trained run back: its three models and its config.
+    """Reads a trained run back: its models and its config.
 
     All processes of a run have to call it, and each has the whole states on its first device.
 
@@ -381,19 +380,16 @@ def other_files(before: dict | None, now: dict) -> str:
 def start_from(states: States, config: Config) -> States:
     """Fresh states with the parameters, and their averages, of the run in `config.init_from`.
 
-    The energy stays fresh where a method of the two has none, and its network may differ then.
+    A model that the other run has not stays fresh.
 
     Raises:
-      UserError: if its networks are not of the same shape.
+      UserError: if its networks are not of the same shape, or none is of this method.
     """
     workdir = config.init_from
     source, source_config = load(workdir)
     started = {}
-    both = has_energy(config) and has_energy(source_config)
-    for name, fresh in states.models.items():
-        if name == 'energy' and not both:
-            continue
-        trained = source.models[name]
+    for name in [name for name in states.models if name in source.models]:
+        fresh, trained = states.models[name], source.models[name]
         shapes = [jax.tree.map(lambda leaf: leaf.shape, state.params) for state in (fresh, trained)]
         if shapes[0] != shapes[1]:
             raise UserError(f'init_from: the {name} in {workdir} has other layers than the config')
@@ -402,6 +398,11 @@ def start_from(states: States, config: Config) -> States:
             ema_params=trained.ema_params,
             extra=fresh.extra and spectral.start(trained.params),
             was_trained=trained.was_trained or int(trained.step) > 0,
+        )
+    if not started:
+        raise UserError(
+            f'init_from: {workdir} holds no {" or ".join(states.models)}, for its method is '
+            f'{source_config.method}'
         )
     return states.replace(**started)
 

@@ -9,13 +9,14 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from vaebm_jax import data, logs
+from vaebm_jax.apply import energy_of
 from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.energy import reference_energy
 from vaebm_jax.errors import UserError
 from vaebm_jax.keys import branch
 from vaebm_jax.metropolis import acceptance
-from vaebm_jax.sampling import energy_of, generate, revise
+from vaebm_jax.sampling import generate, revise
 
 _BATCH = 500
 _NUM_CHAINS = 64

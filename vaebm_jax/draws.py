@@ -15,9 +15,9 @@ from vaebm_jax.base import States
 from vaebm_jax.config import Config, to_json
 from vaebm_jax.files import kept
 from vaebm_jax.keys import chain_keys
+from vaebm_jax.methods import METHODS
 from vaebm_jax.parallel import place_rows, place_states
-from vaebm_jax.sampling import decode, generate_keys, revise
-from vaebm_jax.vae import sample_prior
+from vaebm_jax.sampling import generate_keys, revise
 
 Samples = dict[str, np.ndarray]
 
@@ -27,9 +27,9 @@ _PART = 512
 class Draws:
     """`num_samples` samples by each of some samplers, from the same z and the same noise.
 
-    The samplers are `ancestral`, `refined` after `num_steps` Langevin steps, and `refined_2x` after
-    twice as many. Sample i depends on the seed and i alone. A sequence of parts, dicts of
-    `[n, H, W, C]` float32; each is kept on disk until `discard`, and what is there is not drawn
+    The samplers are the method's, such as `ancestral` and `refined`, and `refined_2x`, by a second
+    chain as long as the first. Sample i depends on the seed and i alone. A sequence of parts, dicts
+    of `[n, H, W, C]` float32; each is kept on disk until `discard`, and what is there is not drawn
     again.
     """
 
@@ -45,8 +45,8 @@ class Draws:
         self.config, self.num_samples, self.samplers = config, num_samples, samplers
         self.devices = jax.local_devices()
         self.states = place_states(states, self.devices)
-        models = fingerprint((states.energy.params, states.decoder.params))
-        what = [to_json(config), int(states.step), models, samplers]
+        models = fingerprint({name: model.params for name, model in states.models.items()})
+        what = [to_json(config), int(states.step), models, list(samplers)]
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
         self.folder = workdir / 'samples' / 'parts' / name
 
@@ -80,22 +80,21 @@ class Draws:
     def _draw(self, first):
         key = jax.random.key(self.config.seed, impl=self.config.generator)
         size = -(-_PART // len(self.devices)) * len(self.devices)
-        key_prior, key_langevin = (
+        keys = tuple(
             place_rows(chain_keys(key, size, first), self.devices) for key in generate_keys(key)
         )
-        images = _guess(key_prior, self.states, self.config)
-        part = {'ancestral': images}
-        num_steps = self.config.langevin.num_steps
-        for start, name in ((0, 'refined'), (num_steps, 'refined_2x')):
-            if name in self.samplers:
-                images = revise(key_langevin, self.states, self.config, images, num_steps, start)
-                part[name] = images
+        part = _sample(keys, self.states, self.config)
+        if 'refined_2x' in self.samplers:
+            num_steps = self.config.langevin.num_steps
+            part['refined_2x'] = revise(
+                keys[1], self.states, self.config, part['refined'], num_steps, num_steps
+            )
         return {name: np.asarray(part[name][:_PART]) for name in self.samplers}
 
 
 @jax.jit(static_argnames='config')
-def _guess(keys: chex.PRNGKey, states: States, config: Config) -> chex.Array:
-    return decode(states.decoder, sample_prior(keys, keys.shape[0], config.latent_dim))
+def _sample(keys: tuple[chex.PRNGKey, chex.PRNGKey], states: States, config: Config) -> Samples:
+    return METHODS[config.method].sample(keys, states, config, len(keys[0]))
 
 
 def fingerprint(tree: chex.ArrayTree) -> str:

@@ -11,19 +11,19 @@ import jax
 import numpy as np
 
 from vaebm_jax import checkpoints, data, distributed, logs
+from vaebm_jax.apply import averaged
 from vaebm_jax.config import Config
 from vaebm_jax.diagnostics import diagnose
 from vaebm_jax.draws import Draws, fingerprint
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import at_home, kept, local_folder, write_json
 from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_inception
-from vaebm_jax.methods import has_energy
+from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.metrics import Moments, frechet_distance, inception_score
 from vaebm_jax.parallel import place_rows
 from vaebm_jax.pictures import to_uint8
-from vaebm_jax.sampling import averaged
 
-SAMPLERS = {'ancestral': 0, 'refined': 1, 'refined_2x': 2}  # Langevin steps, in training lengths.
+_LENGTHS = {'refined': 1}  # Langevin steps of a sampler, in training lengths, where it has some.
 _BATCH = 64  # Images a call of Inception-v3 and device.
 _CPU_BATCH = 8  # There: what lies between its layers is small enough to be held from call to call.
 _MAX_DIAGNOSED = 1000
@@ -265,8 +265,10 @@ def _fingerprint(weights, images):
 
 
 def samplers_of(config: Config) -> dict[str, int]:
-    """The samplers of a run that are scored, by name, and their Langevin steps as `SAMPLERS`."""
-    return SAMPLERS if has_energy(config) else {'ancestral': SAMPLERS['ancestral']}
+    """The samplers of a run that are scored, and their Langevin steps, in training lengths."""
+    names = METHODS[config.method].samplers
+    lengths = {name: _LENGTHS.get(name, 0) for name in names}
+    return lengths | ({'refined_2x': 2} if 'refined' in names else {})
 
 
 def table(result: dict, samplers: Iterable[str]) -> list[str]:

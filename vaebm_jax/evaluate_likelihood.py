@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from vaebm_jax import checkpoints, data, logs
+from vaebm_jax.apply import averaged, energy_of
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.diagnostics import energies_of
 from vaebm_jax.errors import UserError
@@ -15,7 +16,7 @@ from vaebm_jax.files import local_folder, write_json
 from vaebm_jax.keys import branch
 from vaebm_jax.likelihood import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
 from vaebm_jax.methods import refuse_without_energy
-from vaebm_jax.sampling import averaged, energy_of, generate
+from vaebm_jax.sampling import generate
 
 _MAX_IMAGES = 10_000
 _STARTS = {'reverse_forward': "the chains' ends", 'reverse_samples': 'refined samples'}

@@ -8,15 +8,15 @@ import jax
 import numpy as np
 
 from vaebm_jax import checkpoints, geometry, logs, plots
+from vaebm_jax.apply import averaged
 from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.files import local_folder, write_atomically
-from vaebm_jax.methods import refuse_without_energy
+from vaebm_jax.methods import create_states, refuse_without_energy
 from vaebm_jax.plane import geometry_of
-from vaebm_jax.sampling import averaged, generate
+from vaebm_jax.sampling import generate
 from vaebm_jax.sources import density_of
 from vaebm_jax.train import run_keys
-from vaebm_jax.train_state import create_states
 
 _FRAMES = 6
 _POINTS = 4000

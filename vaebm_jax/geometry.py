@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaebm_jax.apply import decode, energy_of
 from vaebm_jax.base import States
 from vaebm_jax.config import Config
-from vaebm_jax.sampling import decode, energy_of
 from vaebm_jax.sources import density_of
 from vaebm_jax.vae import rate
 

@@ -16,22 +16,7 @@ from vaebm_jax import distributed
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import append, write_atomically
-from vaebm_jax.methods import untrained_energy
-
-
-def collapse_warning(step: int, metrics: dict[str, float]) -> str:
-    """In words, if the samples are becoming one picture; '' if not.
-
-    A flat energy, or one far too fast for the VAE, does this, and the VAE, which sees the samples
-    alone, cannot recover. The first 200 steps are spared: there all runs look so.
-    """
-    if step < 200 or (metrics['rate'] >= 0.1 and metrics['spread'] >= 0.1):
-        return ''
-    return (
-        f'warning: the samples look like one picture (rate {metrics["rate"]:.2g} nats, spread '
-        f"{metrics['spread']:.2g} of the data's). Usual causes: a flat energy (raise "
-        'energy.learning_rate) or one too fast for the VAE (lower it, or vae.kl_weight)'
-    )
+from vaebm_jax.methods import METHODS, progress_words, untrained_energy
 
 
 class MetricsFile:
@@ -136,12 +121,8 @@ class Progress:
         steps_per_second = self.steps / max(self.seconds, 1e-9)
         self.steps, self.seconds = 0, 0.0
         images_per_second = steps_per_second * self.config.batch_size
-        shown = f'rate {metrics["rate"]:.3g}, distortion {metrics["distortion"]:.3g}'
-        warning = ''
-        if 'energy_data' in metrics:  # A baseline may have no energy.
-            energies = metrics['energy_data'], metrics['energy_samples']
-            shown = 'energy of data {:.4g}, of samples {:.4g}, '.format(*energies) + shown
-            warning = collapse_warning(step, metrics)
+        shown = progress_words(metrics, self.config)
+        warning = METHODS[self.config.method].warning(step, metrics)
         if self.bar is not None:
             speed = f'{images_per_second:.4g} images/s, ' if steps_per_second else ''
             self.bar.set_postfix_str(speed + shown)

@@ -1,29 +1,86 @@
-"""How methods differ but for their steps: what a run draws, and which settings it does not use."""
+"""Methods: what a run trains, how, and what is drawn from it. A row of METHODS is a method."""
 
 import fnmatch
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-from vaebm_jax.config import Config
+import chex
+import jax.numpy as jnp
+
+from vaebm_jax import baselines, vaebm
+from vaebm_jax.base import States
+from vaebm_jax.config import CHOICES, Config
 from vaebm_jax.errors import UserError
+from vaebm_jax.keys import branch, check_one_key
+from vaebm_jax.parts import Metrics
+from vaebm_jax.train_state import (
+    DECODER,
+    ENCODER,
+    ENERGY,
+    Role,
+    create_models,
+    energy_steps,
+    learning_rate,
+)
 
 
 class Method(NamedTuple):
     """What follows from `config.method`.
 
     Attributes:
-      samplers: the stages of a sample in order, ancestral and, by an energy, refined.
+      roles: the networks that it trains, by the names that they have in `States.models`.
+      step: `(key, states, batch, config, axis_name) -> (states, metrics)`, as `vaebm.train_step`.
+      sample: `(keys, states, config, num_samples, condition) -> {stage: images}`, with the states'
+        `params`. The two keys, of starts and of chains, are one a sample, `[num_samples]`: sample i
+        depends on keys i alone.
+      samplers: the stages of a sample in order, each in words, in which `{config...}` is filled in.
+        A stage `refined` says that the model `energy` is one, and refines the samples before it.
+      init_memory: `(key, config) -> pytree`: the first `States.memory`; None: there is none.
+      warm_start: the step of the first `config.warmup_steps` iterations; None: `step` itself.
+      progress: words on a step, in which metrics are filled in; left out where it has them not.
+      warning: `(step, metrics) -> words`, '' if all is well.
       unused: settings that change nothing; `langevin.*` is a whole section.
+      needs: `config -> (setting, what would be right)` of each setting that is wrong with it.
     """
 
-    samplers: tuple[str, ...]
+    roles: dict[str, Role]
+    step: Callable[..., tuple[States, Metrics]]
+    sample: Callable[..., dict[str, chex.Array]]
+    samplers: dict[str, str]
+    init_memory: Callable[[chex.PRNGKey, Config], Any] | None = None
+    warm_start: Callable[..., tuple[States, Metrics]] | None = None
+    progress: tuple[str, ...] = ()
+    warning: Callable[[int, dict[str, float]], str] = lambda step, metrics: ''
     unused: tuple[str, ...] = ()
+    needs: Callable[[Config], Iterable[tuple[str, str]]] = lambda config: ()
 
+
+_DECODED = 'ancestral samples (decoder)'
+_RATE_AND_DISTORTION = 'rate {rate:.3g}, distortion {distortion:.3g}'
 
 METHODS = {
-    'vaebm': Method(('ancestral', 'refined')),
+    'vaebm': Method(
+        roles={'energy': ENERGY, 'encoder': ENCODER, 'decoder': DECODER},
+        step=vaebm.train_step,
+        sample=vaebm.sample,
+        samplers={
+            'ancestral': _DECODED,
+            'refined': 'after {config.langevin.num_steps} Langevin steps',
+        },
+        warm_start=baselines.vae_step,
+        progress=(
+            'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}',
+            _RATE_AND_DISTORTION,
+        ),
+        warning=vaebm.collapse_warning,
+    ),
     'vae': Method(
-        ('ancestral',),
-        (
+        roles={'encoder': ENCODER, 'decoder': DECODER},
+        step=baselines.vae_step,
+        sample=baselines.sample,
+        samplers={'ancestral': _DECODED},
+        progress=(_RATE_AND_DISTORTION,),
+        unused=(
             'num_chains',
             'warmup_steps',
             'langevin.*',
@@ -39,6 +96,51 @@ METHODS = {
         ),
     ),
 }
+CHOICES['method'] = METHODS
+
+
+def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | None = None) -> States:
+    """The models of the config's method at step 0, with fresh parameters and an Adam each.
+
+    Args:
+      key: of the initial parameters.
+      config: the experiment.
+      condition: an example `[1, H, W, C + 1]` of what the models are conditioned on; None: as the
+        config has it.
+    """
+    check_one_key(key)
+    config.freeze()
+    method = METHODS[config.method]
+    models = create_models(key, config, method.roles, condition)
+    memory = method.init_memory and method.init_memory(branch(key, 'memory'), config)
+    return States(models=models, step=jnp.zeros((), jnp.int32), memory=memory)
+
+
+def rates_at(step: int, config: Config) -> dict[str, float]:
+    """The learning rates after `step` iterations, by whose they are.
+
+    The energy's counts its own updates, which a warm start has none of.
+    """
+    sections = {role.section for role in METHODS[config.method].roles.values()}
+    rates = {}
+    if 'energy' in sections:
+        rate = learning_rate(config.energy.learning_rate, config.schedule, energy_steps(config))
+        rates['energy'] = float(rate(max(0, step - config.warmup_steps)))
+    if 'vae' in sections:
+        rate = learning_rate(config.vae.learning_rate, config.schedule, config.num_steps)
+        rates['VAE'] = float(rate(step))
+    return rates
+
+
+def progress_words(metrics: dict[str, float], config: Config) -> str:
+    """A step's metrics for a person; those of a warm start are fewer."""
+    parts = []
+    for words in METHODS[config.method].progress:
+        try:
+            parts.append(words.format(**metrics))
+        except KeyError:
+            continue
+    return ', '.join(parts)
 
 
 def has_energy(config: Config) -> bool:
@@ -59,7 +161,7 @@ def refuse_without_energy(mode: str, config: Config) -> None:
 
 def untrained_energy(step: int, config: Config) -> str:
     """In words, if the energy of the checkpoint of this step has learned nothing; '' if it has."""
-    if not has_energy(config) or step > config.warmup_steps or config.init_from:
+    if not METHODS[config.method].warm_start or step > config.warmup_steps or config.init_from:
         return ''
     return (
         f'warning: the energy is untrained at step {step}: the first {config.warmup_steps} steps '

@@ -16,15 +16,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vaebm_jax.base import States
-from vaebm_jax.condition import make_condition
 from vaebm_jax.config import Config
-from vaebm_jax.data import make_batch
 from vaebm_jax.errors import UserError
-from vaebm_jax.train_step import Metrics
+from vaebm_jax.iteration import Step, iterate
+from vaebm_jax.parts import Metrics
 
 AXIS_NAME = 'devices'
-
-Step = Callable[..., tuple[States, Metrics]]
 
 
 def all_devices() -> list[jax.Device]:
@@ -67,27 +64,16 @@ def compile_step(
     """
 
     def run(key, states, images, num_steps, axis_name):
-        key_data, key_step, key_condition = jax.random.split(key, 3)
-        device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-        first = device * images.shape[1]
-
-        def iterate(states, images):
-            key = jax.random.fold_in(key_data, states.step)
-            batch = make_batch(key, images, config.data, first)
-            key = jax.random.fold_in(key_condition, states.step)
-            condition = make_condition(key, batch.image, config.condition, first)
-            batch = batch.replace(condition=condition)
-            return step(key_step, states, batch, config, axis_name)
-
+        once = functools.partial(iterate, key, step=step, config=config, axis_name=axis_name)
         if config.steps_per_call == 1:
-            return iterate(states, images[0])
+            return once(states, images[0])
         # The number of turns is dynamic: a call cut short runs the very same program.
-        shapes = jax.eval_shape(iterate, states, images[0])[1]
+        shapes = jax.eval_shape(once, states, images[0])[1]
         metrics = jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), shapes)
         return jax.lax.fori_loop(
             0,
             num_steps,
-            lambda turn, carry: iterate(carry[0], images[turn]),
+            lambda turn, carry: once(carry[0], images[turn]),
             (states, metrics),
         )
 

@@ -58,12 +58,8 @@ def table(images: chex.Array) -> Image.Image:
 
 
 def captions(config: Config) -> list[str]:
-    """What each stage of the method's samples is, in words: of `generate`'s results, in order."""
-    words = {
-        'ancestral': 'ancestral samples (decoder)',
-        'refined': f'after {config.langevin.num_steps} Langevin steps',
-    }
-    return [words[name] for name in METHODS[config.method].samplers]
+    """What each stage of the method's samples is, in words: `generate_by`'s results in order."""
+    return [words.format(config=config) for words in METHODS[config.method].samplers.values()]
 
 
 def side_by_side(path: str | os.PathLike, grids: dict[str, chex.Array]) -> None:

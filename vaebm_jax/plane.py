@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from vaebm_jax import checkpoints, data, geometry, logs, pictures, plots
+from vaebm_jax.apply import averaged
 from vaebm_jax.base import States
 from vaebm_jax.chain_law import Law, after, langevin_law, stationary
 from vaebm_jax.config import Config
@@ -19,7 +20,7 @@ from vaebm_jax.keys import branch
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.pictures import Picture
 from vaebm_jax.sample import discard_others
-from vaebm_jax.sampling import averaged, generate_by
+from vaebm_jax.sampling import generate_by
 from vaebm_jax.sources import density_of
 
 NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # How they begin in `evaluation.json`.

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from vaebm_jax import checkpoints, data, distributed, logs, pictures
+from vaebm_jax.apply import averaged
 from vaebm_jax.config import Config
 from vaebm_jax.draws import Draws
 from vaebm_jax.errors import UserError
@@ -16,7 +17,6 @@ from vaebm_jax.files import local_folder, whole_file
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.pictures import Picture
 from vaebm_jax.sampling import (
-    averaged,
     generate,
     generate_by,
     interpolate,
@@ -123,16 +123,18 @@ def discard_others(folder: pathlib.Path, config: Config) -> None:
 def write_pictures(states, config, folder, spherical):
     """The pictures, and their names; `states` have the parameters to draw with as `params`."""
     key = jax.random.key(config.seed, impl=config.generator)
-    names = ['grid.png', 'interpolation.png']
+    names = ['grid.png']
     first, *revised = pictures.captions(config)
     drawn = generate(key, states, config, 64, ema=False)
     pictures.side_by_side(folder / 'grid.png', dict(zip((first, *revised), drawn, strict=False)))
 
-    drawn = interpolate(key, states, config, _NUM_ROWS, _NUM_POINTS, spherical)
-    first = f'decoded, z {"on the arc" if spherical else "on the line"} between two draws'
-    pictures.side_by_side(
-        folder / 'interpolation.png', dict(zip((first, *revised), drawn, strict=False))
-    )
+    if 'decoder' in states.models:
+        drawn = interpolate(key, states, config, _NUM_ROWS, _NUM_POINTS, spherical)
+        first = f'decoded, z {"on the arc" if spherical else "on the line"} between two draws'
+        pictures.side_by_side(
+            folder / 'interpolation.png', dict(zip((first, *revised), drawn, strict=False))
+        )
+        names.append('interpolation.png')
 
     if has_energy(config):
         film = revision(key, states, config, _NUM_ROWS)
@@ -144,6 +146,8 @@ def write_pictures(states, config, folder, spherical):
         )
         names.append('revision.png')
 
+    if not {'encoder', 'decoder'} <= states.models.keys():
+        return names
     try:
         images = data.first_images(config.data, 'test', 32)
     except UserError as error:

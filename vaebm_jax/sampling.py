@@ -1,4 +1,4 @@
-"""Samples of a model: the decoder's guess and its Langevin revision, in training and after it."""
+"""Samples of trained models: generate, recover, interpolate, and the revision by steps."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -8,124 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax import arguments, spectral
-from vaebm_jax.base import States, TrainState
-from vaebm_jax.condition import keep_seen, seen_of
+from vaebm_jax import arguments
+from vaebm_jax.apply import averaged, decode
+from vaebm_jax.base import States
+from vaebm_jax.chains import run_chain
 from vaebm_jax.config import Config
-from vaebm_jax.energy import make_energy_fn
 from vaebm_jax.keys import branch, chain_keys, check_one_key
-from vaebm_jax.langevin import langevin_sample
-from vaebm_jax.methods import has_energy
-from vaebm_jax.networks import cast_inner
+from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.vae import sample_prior
 
 _SAMPLES_A_CALL = 256
 _RECOVERIES_A_CALL = 32
-
-
-def decode(decoder: TrainState, z: chex.Array, condition: chex.Array | None = None) -> chex.Array:
-    """`g_α(z)`: images `[B, H, W, C]` from `z` `[B, d]`, with the state's parameters."""
-    return decoder.apply_fn({'params': decoder.params}, z, condition)
-
-
-def ancestral_langevin_sample(
-    key_prior: chex.PRNGKey,
-    key_langevin: chex.PRNGKey,
-    states: States,
-    config: Config,
-    num_chains: int,
-    condition: chex.Array | None = None,
-) -> tuple[chex.Array, chex.Array, dict[str, chex.Array]]:
-    """A first guess by the decoder and its revision by the energy (poster, eq. i and ii).
-
-    Args:
-      key_prior: for z; one key, or `[num_chains]`.
-      key_langevin: for the chain; one key, or `[num_chains]`.
-      states: the models, with the parameters to use as `params`.
-      config: gives the size of z and the chain.
-      num_chains: how many.
-      condition: `[num_chains, H, W, K]`, or None.
-
-    Returns:
-      The guesses, the revised images, both `[num_chains, H, W, C]`, and `langevin_sample`'s info.
-    """
-    z = sample_prior(key_prior, num_chains, config.latent_dim)
-    guess = decode(states.decoder, z, condition)
-    refined, info = run_chain(
-        key_langevin, states.energy, config, guess, config.langevin.num_steps, condition
-    )
-    return guess, refined, info
-
-
-def run_chain(
-    key: chex.PRNGKey,
-    energy: TrainState,
-    config: Config,
-    x: chex.Array,
-    num_steps: int,
-    condition: chex.Array | None = None,
-    first_step: chex.Numeric = 0,
-) -> tuple[chex.Array, dict[str, chex.Array]]:
-    """`langevin_sample` as the config has it: on the energy, what is seen left in its place.
-
-    Args:
-      key: one key, or one a chain.
-      energy: the model.
-      config: `config.langevin` is the chain, `config.condition.moves` what it moves.
-      x: where the chains start, `[B, H, W, C]`.
-      num_steps: T.
-      condition: `[B, H, W, C + 1]`, or None.
-      first_step: how many steps the chains have behind them.
-    """
-    hides = condition is not None and config.condition.moves == 'hidden'
-    refined, info = langevin_sample(
-        key,
-        energy_of(energy, config, condition),
-        x,
-        num_steps=num_steps,
-        step_size=config.langevin.step_size,
-        noise_scale=config.langevin.noise_scale,
-        max_drift=config.langevin.max_drift,
-        first_step=first_step,
-        moves=~seen_of(condition) if hides else None,
-    )
-    return keep_seen(refined, condition), info
-
-
-def energy_of(
-    state: TrainState, config: Config, condition: chex.Array | None = None
-) -> Callable[[chex.Array], chex.Array]:
-    """The energy `x -> [B]` nats of one TrainState, with its `params`."""
-    config.freeze()
-    params = state.params
-    if config.energy.spectral_norm:
-        params = spectral.normalize(params, state.extra, config.energy.spectral_norm)
-    return make_energy_fn(
-        state.apply_fn,
-        cast_inner(params, config.dtype),
-        condition,
-        reference_std=config.energy.reference_std,
-        scale=config.energy.scale,
-        reference_mean=config.energy.reference_mean,
-    )
-
-
-def averaged(states: States) -> States:
-    """The states with the moving averages in place of the parameters."""
-    models = states.models.items()
-    return states.replace(
-        models={name: model.replace(params=model.ema_params) for name, model in models}
-    )
-
-
-def energy_fn(
-    states: States, config: Config, ema: bool = True, condition: chex.Array | None = None
-) -> Callable[[chex.Array], chex.Array]:
-    """A trained energy as a function of images `[B, H, W, C]`, to `[B]` in nats.
-
-    Images as in training: in [-1, 1], black and white as far beyond as `config.data.headroom`.
-    """
-    return energy_of((averaged(states) if ema else states).energy, config, condition)
 
 
 def generate(
@@ -143,15 +36,17 @@ def generate(
       ema: draw with the averaged parameters.
 
     Returns:
-      Ancestral and refined images, `[N, H, W, C]` each; by a method without an energy (vae) the
-      ancestral twice. Pixels leave [-1, 1], the ancestral by `config.data.headroom` at most; clip
-      them to show them.
+      Images of the method's first and last stage, ancestral and refined, `[N, H, W, C]` each; by a
+      method of one stage (vae) the ancestral twice. Pixels leave [-1, 1], the ancestral by
+      `config.data.headroom` at most; clip them to show them.
     """
     check_one_key(key)
     num_samples = arguments.whole_number('num_samples', num_samples, least=1)
     if config.condition.kind != 'none':
         raise ValueError(f'recover draws from models with a condition, got {config.condition.kind}')
-    return generate_by(generate_keys(key), averaged(states) if ema else states, config, num_samples)
+    states = averaged(states) if ema else states
+    drawn = generate_by(generate_keys(key), states, config, num_samples)
+    return drawn[0], drawn[-1]
 
 
 def generate_keys(key: chex.PRNGKey) -> tuple[chex.PRNGKey, chex.PRNGKey]:
@@ -162,34 +57,21 @@ def generate_keys(key: chex.PRNGKey) -> tuple[chex.PRNGKey, chex.PRNGKey]:
 
 def generate_by(
     keys: tuple[chex.PRNGKey, chex.PRNGKey], states: States, config: Config, num_samples: int
-) -> tuple[chex.Array, chex.Array]:
-    """As `generate`, by keys of z and of the chains' noise, and with the states' `params`."""
+) -> tuple[chex.Array, ...]:
+    """Each stage of the method's samples, `[N, H, W, C]`, with the states' `params`.
+
+    As `generate`, by keys of z and of the chains' noise.
+    """
     size = min(num_samples, _SAMPLES_A_CALL)
     parts = [_generate(*keys, states, config, size, first) for first in range(0, num_samples, size)]
-    ancestral, refined = (jnp.concatenate(part)[:num_samples] for part in zip(*parts, strict=True))
-    return ancestral, refined
+    return tuple(jnp.concatenate(part)[:num_samples] for part in zip(*parts, strict=True))
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'num_samples'))
 def _generate(key_prior, key_langevin, states, config, num_samples, first):
-    return _drawn(
-        chain_keys(key_prior, num_samples, first),
-        chain_keys(key_langevin, num_samples, first),
-        states,
-        config,
-        num_samples,
-    )
-
-
-def _drawn(key_prior, key_langevin, states, config, num_chains, condition=None):
-    """What the method draws, ancestral and refined; the ancestral twice where it has no energy."""
-    if has_energy(config):
-        return ancestral_langevin_sample(
-            key_prior, key_langevin, states, config, num_chains, condition
-        )[:2]
-    z = sample_prior(key_prior, num_chains, config.latent_dim)
-    guess = decode(states.decoder, z, condition)
-    return guess, guess
+    keys = tuple(chain_keys(key, num_samples, first) for key in (key_prior, key_langevin))
+    drawn = METHODS[config.method].sample(keys, states, config, num_samples)
+    return tuple(drawn[name] for name in METHODS[config.method].samplers)
 
 
 def recover(
@@ -265,10 +147,12 @@ def recover_by(
 
 @functools.partial(jax.jit, static_argnames='config')
 def _recover(key_prior, key_langevin, states, config, condition, chains):
-    keys = (
+    keys = tuple(
         jax.vmap(jax.random.fold_in, (None, 0))(key, chains) for key in (key_prior, key_langevin)
     )
-    return _drawn(*keys, states, config, len(chains), condition)
+    drawn = METHODS[config.method].sample(keys, states, config, len(chains), condition)
+    names = tuple(METHODS[config.method].samplers)
+    return drawn[names[0]], drawn[names[-1]]
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'num_steps'))

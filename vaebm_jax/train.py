@@ -11,15 +11,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vaebm_jax import checkpoints, data, distributed, logs
+from vaebm_jax.apply import averaged
 from vaebm_jax.base import States
-from vaebm_jax.baselines import STEPS
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
 from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, make_folder, write_atomically
 from vaebm_jax.interruption import Interrupted, noticed
 from vaebm_jax.lock import locked
-from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.methods import METHODS, create_states, rates_at
 from vaebm_jax.parallel import (
     all_devices,
     check_divides,
@@ -30,8 +30,6 @@ from vaebm_jax.parallel import (
     place_states,
     split_rows,
 )
-from vaebm_jax.sampling import averaged
-from vaebm_jax.train_state import create_states, rates_at
 
 # Of a config, what draws the pictures of a training run: `draw(path, keys, states)` writes one, by
 # keys of z and of the chains' noise, the same at every step, and with the states' `params`.
@@ -100,7 +98,7 @@ def train(
             f'batch_size must be at most the {len(images)} images of {config.data.name}, '
             f'got {config.batch_size}'
         )
-    if has_energy(config) and config.warmup_steps >= config.num_steps:
+    if METHODS[config.method].warm_start and config.warmup_steps >= config.num_steps:
         logs.say(
             f'warning: the energy learns nothing, for all {config.num_steps} steps are the warm '
             f"start's (warmup_steps {config.warmup_steps})"
@@ -194,9 +192,9 @@ def train_from(
     key_init, key_order, key_samples, key = run_keys(config, rollbacks)
     states = states_at(start, manager, key_init, slowed(config, rollbacks))
     states = place_states(states, devices)
-    methods = {
-        method: compile_step(STEPS[method], config, devices) for method in ('vae', config.method)
-    }
+    method = METHODS[config.method]
+    warm_start = method.warm_start or method.step
+    steps = {step: compile_step(step, config, devices) for step in (warm_start, method.step)}
     batches = call_images(key_order, images, config, devices, start)
     draw = preview(config) if distributed.is_first() else None
     picture_keys = tuple(jax.random.split(key_samples))
@@ -207,15 +205,15 @@ def train_from(
             is_only = index == 0 and last == config.num_steps
             if profile and (is_only or index == _PROFILED_CALLS[0]):
                 trace.enter_context(profiled(workdir / 'profile'))
-            method = 'vae' if first < config.warmup_steps else config.method
-            is_new = method not in compiled
-            compiled.add(method)
+            step = warm_start if first < config.warmup_steps else method.step
+            is_new = step not in compiled
+            compiled.add(step)
             if is_new:
                 jax.block_until_ready(earlier)  # Its time is not the compiler's.
             with progress.compiling(last) if is_new else contextlib.nullcontext():
                 args = (key, states, next(batches), last - first)
-                with out_of_memory_explained(config, methods[method], args):
-                    states, metrics = methods[method](*args)
+                with out_of_memory_explained(config, steps[step], args):
+                    states, metrics = steps[step](*args)
                     # At most one call is in flight: enough to hide the host, and no queue to lose.
                     if earlier:
                         sound_values(*earlier, config)

@@ -1,17 +1,20 @@
-"""From an experiment's config to its three untrained models."""
+"""From an experiment's config to untrained models, one for each role of a method."""
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
 from vaebm_jax import spectral
-from vaebm_jax.base import States, TrainState
+from vaebm_jax.base import TrainState
 from vaebm_jax.config import Config, EnergyConfig, ScheduleConfig
-from vaebm_jax.keys import check_one_key
+from vaebm_jax.keys import branch
 from vaebm_jax.networks import Decoder, Encoder, EnergyNet
 
 
@@ -29,19 +32,6 @@ def learning_rate(peak: float, schedule: ScheduleConfig, num_steps: int) -> opta
     if schedule.name == 'exponential':
         return optax.exponential_decay(peak, schedule.decay_steps, schedule.decay_rate)
     return optax.constant_schedule(peak)
-
-
-def rates_at(step: int, config: Config) -> dict[str, float]:
-    """The learning rates after `step` iterations, by whose they are.
-
-    The energy's counts its own updates, which a warm start has none of.
-    """
-    rates = {}
-    if config.method != 'vae':
-        rate = learning_rate(config.energy.learning_rate, config.schedule, energy_steps(config))
-        rates['energy'] = float(rate(max(0, step - config.warmup_steps)))
-    rate = learning_rate(config.vae.learning_rate, config.schedule, config.num_steps)
-    return rates | {'VAE': float(rate(step))}
 
 
 def energy_steps(config: Config) -> int:
@@ -70,29 +60,19 @@ def _adam(section, schedule, num_steps):
     return optax.chain(optax.clip_by_global_norm(section.max_grad_norm * unit), adam)
 
 
-def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | None = None) -> States:
-    """Three TrainStates at step 0, with fresh parameters and an Adam each.
+def _energy(config, **common):
+    return EnergyNet(config.network.energy, config.network.energy_outputs, **common)
 
-    Args:
-      key: of the initial parameters.
-      config: the experiment.
-      condition: an example `[1, H, W, C + 1]` of what the models are conditioned on; None: as the
-        config has it.
-    """
-    check_one_key(key)
-    config.freeze()
-    size, channels = config.data.image_size, config.data.num_channels
-    if condition is None and config.condition.kind != 'none':
-        condition = jnp.zeros((1, size, size, channels + 1), jnp.float32)
-    image = jnp.zeros((1, size, size, channels), jnp.float32)
-    z = jnp.zeros((1, config.latent_dim), jnp.float32)
-    table = config.network
-    common = dict(activation=table.activation, dtype=config.dtype, init_std=table.init_std)
-    energy = EnergyNet(table.energy, table.energy_outputs, **common)
-    encoder = Encoder(table.encoder, config.latent_dim, **common)
-    decoder = Decoder(
+
+def _encoder(config, **common):
+    return Encoder(config.network.encoder, config.latent_dim, **common)
+
+
+def _decoder(config, **common):
+    size, table = config.data.image_size, config.network
+    return Decoder(
         table.decoder,
-        (size, size, channels),
+        (size, size, config.data.num_channels),
         table.decoder_norm,
         table.decoder_output,
         limit=1.0 + config.data.headroom,
@@ -100,18 +80,60 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
         **common,
     )
 
-    def create(key, network, example, section, num_steps=config.num_steps):
-        init, apply = _functions(network)
-        params = init(key, example, condition)['params']
-        tx = _adam(section, config.schedule, num_steps)
-        return TrainState.create(apply_fn=apply, params=params, tx=tx)
 
-    key_energy, key_encoder, key_decoder = jax.random.split(key, 3)
-    energy = create(key_energy, energy, image, config.energy, energy_steps(config))
-    if config.energy.spectral_norm:
-        energy = energy.replace(extra=spectral.start(energy.params))
-    return States(
-        energy=energy,
-        encoder=create(key_encoder, encoder, image, config.vae),
-        decoder=create(key_decoder, decoder, z, config.vae),
-    )
+class Role(NamedTuple):
+    """What one of a method's networks is.
+
+    Attributes:
+      network: `(config, activation, dtype, init_std) -> flax module`, called with what it takes and
+        a condition or None.
+      section: of the config, for its optimizer: energy or vae.
+      takes: image or z.
+    """
+
+    network: Callable[..., nn.Module]
+    section: str
+    takes: str = 'image'
+
+
+ENERGY = Role(_energy, 'energy')
+ENCODER = Role(_encoder, 'vae')
+DECODER = Role(_decoder, 'vae', takes='z')
+
+
+def create_models(
+    key: chex.PRNGKey, config: Config, roles: dict[str, Role], condition: chex.Array | None = None
+) -> dict[str, TrainState]:
+    """A TrainState for each role, at step 0: fresh parameters and an Adam.
+
+    Args:
+      key: of the initial parameters; those of a role are the same whatever other roles there are.
+      config: the experiment.
+      roles: by name.
+      condition: as `methods.create_states` has it.
+    """
+    size, channels = config.data.image_size, config.data.num_channels
+    if condition is None and config.condition.kind != 'none':
+        condition = jnp.zeros((1, size, size, channels + 1), jnp.float32)
+    examples = {
+        'image': jnp.zeros((1, size, size, channels), jnp.float32),
+        'z': jnp.zeros((1, config.latent_dim), jnp.float32),
+    }
+    usual = dict(zip(('energy', 'encoder', 'decoder'), jax.random.split(key, 3), strict=True))
+    table = config.network
+    common = dict(activation=table.activation, dtype=config.dtype, init_std=table.init_std)
+
+    def create(name, role):
+        init, apply = _functions(role.network(config, **common))
+        own_key = usual[name] if name in usual else branch(key, name)
+        params = init(own_key, examples[role.takes], condition)['params']
+        section = getattr(config, role.section)
+        num_steps = energy_steps(config) if role.section == 'energy' else config.num_steps
+        model = TrainState.create(
+            apply_fn=apply, params=params, tx=_adam(section, config.schedule, num_steps)
+        )
+        if role.section == 'energy' and config.energy.spectral_norm:
+            model = model.replace(extra=spectral.start(params))
+        return model
+
+    return {name: create(name, role) for name, role in roles.items()}

@@ -377,7 +377,7 @@ class Config(Settings):
     method: str = setting(
         'vaebm',
         "vaebm, or a baseline's name: vae learns from the data, without an energy.",
-        one_of('vaebm', 'vae'),
+        ROW,
     )
     warmup_steps: int = setting(
         0, "so many of the first steps are the vae's, a start near the data.", COUNT

@@ -1,10 +1,5 @@
-"""One training iteration of the poster, top to bottom.
+"""Updates and losses that the steps of several methods share."""
 
-A decoder guesses images, Langevin dynamics on the energy revises them, the energy learns from
-data against the revised, and the VAE learns from the revised.
-"""
-
-import functools
 from collections.abc import Callable, Sequence
 
 import chex
@@ -14,78 +9,44 @@ import optax
 
 from vaebm_jax import keys as draws
 from vaebm_jax import spectral, vae
-from vaebm_jax.base import Batch, States, TrainState
+from vaebm_jax.apply import decode, energy_of
+from vaebm_jax.base import Batch, TrainState
 from vaebm_jax.config import Config
+from vaebm_jax.devices import mean_over_devices, own_copy
 from vaebm_jax.energy import mle_loss
-from vaebm_jax.keys import branch, chain_keys
-from vaebm_jax.sampling import ancestral_langevin_sample, decode, energy_of
 
 Metrics = dict[str, chex.Array]
 Loss = Callable[[TrainState, TrainState], chex.Array]
 
 
-def train_step(
-    key: chex.PRNGKey,
-    states: States,
-    batch: Batch,
+def learn(
+    models: dict[str, TrainState],
+    loss_fn: Callable[[dict[str, TrainState]], tuple[chex.Array, Metrics]],
     config: Config,
     axis_name: str | None = None,
-) -> tuple[States, Metrics]:
-    """Ancestral Langevin sampling, then both updates: a pure function of one device's share.
+) -> tuple[dict[str, TrainState], Metrics]:
+    """One optimizer step of some models down the gradient of one loss, its mean over devices.
 
     Args:
-      key: the run's own, the same at every step and on every device.
-      states: energy, encoder and decoder; `states.step` is the run's clock.
-      batch: this device's images `[B, H, W, C]` and, where the models have one, their condition.
-      config: the experiment (static).
-      axis_name: the mapped axis of devices to average over, if there is one.
+      models: those that learn, by name.
+      loss_fn: of the models, with the parameters to differentiate: the loss on this device's share,
+        and metrics.
+      config: `config.ema_decay` is that of their averages.
+      axis_name: the mapped axis of devices, if there is one.
 
     Returns:
-      The states a step later, and metrics: scalars, means over all devices.
+      The models after the step, and the mean metrics with `grad_norm/<name>` of each.
     """
-    key = jax.random.fold_in(key, states.step)
-    key_prior, key_langevin, key_posterior, key_dropout, key_truth = jax.random.split(key, 5)
-    num_chains, first = local_chains(config, batch, axis_name)
-    keys_truth = image_keys(key_truth, batch, axis_name)
-    keys_prior = chain_keys(key_prior, num_chains, first)
-    condition = chain_condition(batch.condition, num_chains)
 
-    guess, refined, info = ancestral_langevin_sample(
-        keys_prior,
-        chain_keys(key_langevin, num_chains, first),
-        own_copy(states, axis_name),
-        config,
-        num_chains,
-        condition,
-    )
-    energy, energy_metrics = update_energy(
-        states.energy,
-        with_noise(image_keys(branch(key, 'data noise'), batch, axis_name), batch, config),
-        refined,
-        condition,
-        config,
-        axis_name,
-    )
-    encoder, decoder, vae_metrics = update_vae(
-        chain_keys(key_posterior, num_chains, first),
-        chain_keys(key_dropout, num_chains, first),
-        states.encoder,
-        states.decoder,
-        refined,
-        condition,
-        config,
-        axis_name,
-        teaching=(
-            functools.partial(truth_loss, keys_truth, batch, config),
-            functools.partial(known_z_loss, keys_prior, refined, condition, config),
-        ),
-    )
-    metrics = chain_metrics(guess, refined, info, batch.image, axis_name)
-    metrics['langevin/energy_drop'] = (
-        metrics.pop('langevin/energy_start') - energy_metrics['energy_samples']
-    )
-    states = states.advance(energy=energy, encoder=encoder, decoder=decoder)
-    return states, energy_metrics | vae_metrics | metrics
+    def loss_of(params):
+        return loss_fn({name: models[name].replace(params=params[name]) for name in models})
+
+    params = own_copy({name: model.params for name, model in models.items()}, axis_name)
+    grads, metrics = jax.grad(loss_of, has_aux=True)(params)
+    grads, metrics = mean_over_devices((grads, metrics), axis_name)
+    metrics |= {f'grad_norm/{name}': optax.tree.norm(grads[name]) for name in models}
+    models = {name: model.advance(grads[name], config.ema_decay) for name, model in models.items()}
+    return models, metrics
 
 
 def update_energy(
@@ -107,8 +68,8 @@ def update_energy(
       axis_name: the mapped axis of devices, if there is one.
     """
 
-    def loss_fn(params):
-        model = state.replace(params=params)
+    def loss_fn(models):
+        model = models['energy']
         energy_data = energy_of(model, config, batch.condition)(batch.image)
         energy_samples = energy_of(model, config, condition)(samples)
         means = {'energy_data': jnp.mean(energy_data), 'energy_samples': jnp.mean(energy_samples)}
@@ -118,10 +79,8 @@ def update_energy(
             loss += config.energy.l2 / config.energy.scale * squares
         return loss, means
 
-    grads, metrics = jax.grad(loss_fn, has_aux=True)(own_copy(state.params, axis_name))
-    grads, metrics = mean_over_devices((grads, metrics), axis_name)
-    metrics['grad_norm/energy'] = optax.tree.norm(grads)
-    state = state.advance(grads, config.ema_decay)
+    models, metrics = learn({'energy': state}, loss_fn, config, axis_name)
+    state = models['energy']
     if config.energy.spectral_norm:
         state = state.replace(extra=spectral.iterate(state.params, state.extra))
     return state, metrics
@@ -160,21 +119,14 @@ def update_vae(
       teaching: what is added to the bound: `known_z_loss`, `truth_loss` of the data.
     """
 
-    def loss_fn(params):
-        models = encoder.replace(params=params[0]), decoder.replace(params=params[1])
+    def loss_fn(models):
+        models = models['encoder'], models['decoder']
         bound, metrics = vae_loss(key_posterior, key_dropout, *models, samples, condition, config)
         loss = config.vae.bound_weight * bound
         return loss + sum(extra(*models) for extra in teaching), metrics
 
-    params = own_copy((encoder.params, decoder.params), axis_name)
-    grads, metrics = jax.grad(loss_fn, has_aux=True)(params)
-    grads, metrics = mean_over_devices((grads, metrics), axis_name)
-    encoder_grads, decoder_grads = grads
-    metrics['grad_norm/encoder'] = optax.tree.norm(encoder_grads)
-    metrics['grad_norm/decoder'] = optax.tree.norm(decoder_grads)
-    encoder = encoder.advance(encoder_grads, config.ema_decay)
-    decoder = decoder.advance(decoder_grads, config.ema_decay)
-    return encoder, decoder, metrics
+    models, metrics = learn({'encoder': encoder, 'decoder': decoder}, loss_fn, config, axis_name)
+    return models['encoder'], models['decoder'], metrics
 
 
 def vae_loss(
@@ -281,54 +233,3 @@ def chain_metrics(
     metrics['langevin/motion'] = jnp.sqrt(metrics.pop('motion'))
     metrics['spread'] = jnp.sqrt(variance['samples'] / variance['data'])
     return metrics
-
-
-def local_chains(
-    config: Config, batch: Batch, axis_name: str | None = None
-) -> tuple[int, chex.Numeric]:
-    """This device's number of chains, and the index of its first among all devices' chains."""
-    num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    num_chains, rest = divmod(config.num_chains, num_devices)
-    if rest:
-        raise ValueError(
-            f'num_chains must divide over {num_devices} devices, got {config.num_chains}'
-        )
-    num_chains = num_chains or batch.image.shape[0]
-    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-    return num_chains, device * num_chains
-
-
-def image_keys(key: chex.PRNGKey, batch: Batch, axis_name: str | None = None) -> chex.PRNGKey:
-    """A key for each of this device's images, by its index among all devices'."""
-    num_images = batch.image.shape[0]
-    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-    return chain_keys(key, num_images, device * num_images)
-
-
-def chain_condition(condition: chex.Array | None, num_chains: int) -> chex.Array | None:
-    """Each chain's condition `[num_chains, ...]`: chain i sees image `i // k`, k to an image."""
-    if condition is None:
-        return None
-    repeats, rest = divmod(num_chains, condition.shape[0])
-    if rest:
-        raise ValueError(
-            'with a condition, num_chains must be a multiple of batch_size: '
-            f'got {num_chains} chains for {condition.shape[0]} images'
-        )
-    return jnp.repeat(condition, repeats, axis=0)
-
-
-def mean_over_devices(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
-    """The mean over the mapped axis; `tree` itself where there is none."""
-    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
-
-
-def own_copy(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
-    """The same on every device, as each device's own: its gradient is then that device's alone.
-
-    `jax.shard_map` sums the gradient of what devices share over them, unless check_vma=False; the
-    mean of such sums would be too large by the number of devices. Its types say what is shared.
-    """
-    if axis_name is None or jax.typeof(jax.lax.axis_index(axis_name)) == jax.typeof(jnp.int32(0)):
-        return tree
-    return jax.lax.pcast(tree, axis_name, to='varying')

@@ -1,0 +1,52 @@
+"""Trained models as functions: the decoder, the energy, and all with averaged parameters."""
+
+from collections.abc import Callable
+
+import chex
+
+from vaebm_jax import spectral
+from vaebm_jax.base import States, TrainState
+from vaebm_jax.config import Config
+from vaebm_jax.energy import make_energy_fn
+from vaebm_jax.networks import cast_inner
+
+
+def decode(decoder: TrainState, z: chex.Array, condition: chex.Array | None = None) -> chex.Array:
+    """`g_α(z)`: images `[B, H, W, C]` from `z` `[B, d]`, with the state's parameters."""
+    return decoder.apply_fn({'params': decoder.params}, z, condition)
+
+
+def energy_of(
+    state: TrainState, config: Config, condition: chex.Array | None = None
+) -> Callable[[chex.Array], chex.Array]:
+    """The energy `x -> [B]` nats of one TrainState, with its `params`."""
+    config.freeze()
+    params = state.params
+    if config.energy.spectral_norm:
+        params = spectral.normalize(params, state.extra, config.energy.spectral_norm)
+    return make_energy_fn(
+        state.apply_fn,
+        cast_inner(params, config.dtype),
+        condition,
+        reference_std=config.energy.reference_std,
+        scale=config.energy.scale,
+        reference_mean=config.energy.reference_mean,
+    )
+
+
+def averaged(states: States) -> States:
+    """The states with the moving averages in place of the parameters."""
+    models = states.models.items()
+    return states.replace(
+        models={name: model.replace(params=model.ema_params) for name, model in models}
+    )
+
+
+def energy_fn(
+    states: States, config: Config, ema: bool = True, condition: chex.Array | None = None
+) -> Callable[[chex.Array], chex.Array]:
+    """A trained energy as a function of images `[B, H, W, C]`, to `[B]` in nats.
+
+    Images as in training: in [-1, 1], black and white as far beyond as `config.data.headroom`.
+    """
+    return energy_of((averaged(states) if ema else states).energy, config, condition)

@@ -1,0 +1,74 @@
+"""Langevin chains as a config has them: from where the decoder starts them, on the energy."""
+
+import chex
+
+from vaebm_jax.apply import decode, energy_of
+from vaebm_jax.base import States, TrainState
+from vaebm_jax.condition import keep_seen, seen_of
+from vaebm_jax.config import Config
+from vaebm_jax.langevin import langevin_sample
+from vaebm_jax.vae import sample_prior
+
+
+def ancestral_langevin_sample(
+    key_prior: chex.PRNGKey,
+    key_langevin: chex.PRNGKey,
+    states: States,
+    config: Config,
+    num_chains: int,
+    condition: chex.Array | None = None,
+) -> tuple[chex.Array, chex.Array, dict[str, chex.Array]]:
+    """A first guess by the decoder and its revision by the energy (poster, eq. i and ii).
+
+    Args:
+      key_prior: for z; one key, or `[num_chains]`.
+      key_langevin: for the chain; one key, or `[num_chains]`.
+      states: the models, with the parameters to use as `params`.
+      config: gives the size of z and the chain.
+      num_chains: how many.
+      condition: `[num_chains, H, W, K]`, or None.
+
+    Returns:
+      The guesses, the revised images, both `[num_chains, H, W, C]`, and `langevin_sample`'s info.
+    """
+    z = sample_prior(key_prior, num_chains, config.latent_dim)
+    guess = decode(states.decoder, z, condition)
+    refined, info = run_chain(
+        key_langevin, states.energy, config, guess, config.langevin.num_steps, condition
+    )
+    return guess, refined, info
+
+
+def run_chain(
+    key: chex.PRNGKey,
+    energy: TrainState,
+    config: Config,
+    x: chex.Array,
+    num_steps: int,
+    condition: chex.Array | None = None,
+    first_step: chex.Numeric = 0,
+) -> tuple[chex.Array, dict[str, chex.Array]]:
+    """`langevin_sample` as the config has it: on the energy, what is seen left in its place.
+
+    Args:
+      key: one key, or one a chain.
+      energy: the model.
+      config: `config.langevin` is the chain, `config.condition.moves` what it moves.
+      x: where the chains start, `[B, H, W, C]`.
+      num_steps: T.
+      condition: `[B, H, W, C + 1]`, or None.
+      first_step: how many steps the chains have behind them.
+    """
+    hides = condition is not None and config.condition.moves == 'hidden'
+    refined, info = langevin_sample(
+        key,
+        energy_of(energy, config, condition),
+        x,
+        num_steps=num_steps,
+        step_size=config.langevin.step_size,
+        noise_scale=config.langevin.noise_scale,
+        max_drift=config.langevin.max_drift,
+        first_step=first_step,
+        moves=~seen_of(condition) if hides else None,
+    )
+    return keep_seen(refined, condition), info

@@ -1,0 +1,63 @@
+"""A step's share of chains, images and keys on one of several devices, and means over all.
+
+`axis_name` is the mapped axis of devices; None: there is one device.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from vaebm_jax.base import Batch
+from vaebm_jax.config import Config
+from vaebm_jax.keys import chain_keys
+
+
+def local_chains(
+    config: Config, batch: Batch, axis_name: str | None = None
+) -> tuple[int, chex.Numeric]:
+    """This device's number of chains, and the index of its first among all devices' chains."""
+    num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    num_chains, rest = divmod(config.num_chains, num_devices)
+    if rest:
+        raise ValueError(
+            f'num_chains must divide over {num_devices} devices, got {config.num_chains}'
+        )
+    num_chains = num_chains or batch.image.shape[0]
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    return num_chains, device * num_chains
+
+
+def image_keys(key: chex.PRNGKey, batch: Batch, axis_name: str | None = None) -> chex.PRNGKey:
+    """A key for each of this device's images, by its index among all devices'."""
+    num_images = batch.image.shape[0]
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    return chain_keys(key, num_images, device * num_images)
+
+
+def chain_condition(condition: chex.Array | None, num_chains: int) -> chex.Array | None:
+    """Each chain's condition `[num_chains, ...]`: chain i sees image `i // k`, k to an image."""
+    if condition is None:
+        return None
+    repeats, rest = divmod(num_chains, condition.shape[0])
+    if rest:
+        raise ValueError(
+            'with a condition, num_chains must be a multiple of batch_size: '
+            f'got {num_chains} chains for {condition.shape[0]} images'
+        )
+    return jnp.repeat(condition, repeats, axis=0)
+
+
+def mean_over_devices(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+    """The mean over the mapped axis; `tree` itself where there is none."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def own_copy(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+    """The same on every device, as each device's own: its gradient is then that device's alone.
+
+    `jax.shard_map` sums the gradient of what devices share over them, unless check_vma=False; the
+    mean of such sums would be too large by the number of devices. Its types say what is shared.
+    """
+    if axis_name is None or jax.typeof(jax.lax.axis_index(axis_name)) == jax.typeof(jnp.int32(0)):
+        return tree
+    return jax.lax.pcast(tree, axis_name, to='varying')
