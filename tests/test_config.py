@@ -191,7 +191,7 @@ def test_a_rule_across_settings_may_take_each_of_them_for_right():
 
 
 def test_a_table_of_names_is_not_left_out():
-    with pytest.raises(KeyError, match='data.name'):
+    with pytest.raises(KeyError, match='method|data.name|condition.kind'):
         validate(Config(), {})
 
 

@@ -47,11 +47,13 @@ def by_bits(tmp_path_factory):
     return results
 
 
+@pytest.mark.slow
 def test_64_bits_change_no_number(by_bits):
     narrow, wide = by_bits
     assert_same(wide, narrow)
 
 
+@pytest.mark.slow
 def test_64_bits_leave_states_as_they_are(by_bits):
     _, wide = by_bits
     types = {array.dtype for name, array in wide.items() if "'states'" in name}

@@ -65,6 +65,14 @@ def test_mistakes_and_interruptions_keep_their_status_on_a_full_disk(tiny_config
     assert 0 < end_of(tmp_path / 'run')[0] < 10**5
 
 
+@pytest.fixture(autouse=True)
+def _hang_ups_count():
+    """Also where this suite was itself started by nohup, whose children would ignore them."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_a_terminal_that_closes_saves_the_run(tiny_config, tmp_path):
     """Its end is a SIGHUP and, from then on, EIO for every line of a bar."""
     config = dataclasses.replace(tiny_config, num_steps=10**5, log_every=20, checkpoint_every=0)
