@@ -4,6 +4,7 @@ The runtime is JAX's own. With one process every function here is the plain thin
 started, nothing is sent, nothing waits.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -200,11 +201,15 @@ def leave(status: int, error: BaseException | None = None) -> None:
     A regular end waits for all, who may be waiting for this one. Process 0 holds the runtime that
     tells the others' ends, and goes a little later, so that they can tell theirs; not where the
     error tells that the runtime's own watch has found a loss, for then it is aborting them all.
+
+    After an interruption, which is no error, a computation may still be under way: Python would
+    crash as it takes itself apart beside it, and ends at once.
     """
-    if not jax.distributed.is_initialized():
+    if error is not None and not jax.distributed.is_initialized():
         sys.exit(status)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if is_first() and not _WATCHED.match(str(error)):
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    if jax.distributed.is_initialized() and is_first() and not _WATCHED.match(str(error)):
         time.sleep(_GRACE_SECONDS)
     os._exit(status)
