@@ -11,7 +11,7 @@ own start.
 
     python -m vaebm_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
 
-is without that start: 64 images a step, float32, four seconds a step of two CPU cores. Tried for
+has the authors' networks in the normalised form: 64 images a step, float32, four seconds a step of two CPU cores. Tried for
 200 steps only, which took 20 minutes of one core (`--config.num_steps=200`, seed 0): energies
 stayed between -1.1e8 and 1.5e6 and ended at -1.3e6 for data and -1.6e6 for samples, with an
 excursion about step 80 that it came back from; the samples ended with 0.60 of the data's spread and
