@@ -11,12 +11,12 @@ own start.
 
     python -m vaebm_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
 
-has the authors' networks in the normalised form: 64 images a step, float32, four seconds a step of two CPU cores. Tried for
-200 steps only, which took 20 minutes of one core (`--config.num_steps=200`, seed 0): energies
-stayed between -1.1e8 and 1.5e6 and ended at -1.3e6 for data and -1.6e6 for samples, with an
-excursion about step 80 that it came back from; the samples ended with 0.60 of the data's spread and
-a rate of 9.8 nats. A VAE rate of 1e-4 or more collapses the samples to one picture within 50 steps;
-energy 1.5e-4 with VAE 4e-5 ran off at step 70.
+has the authors' networks in the normalised form: 64 images a step, float32, four seconds a step of
+two CPU cores. Tried for 200 steps only, which took 20 minutes of one core
+(`--config.num_steps=200`, seed 0): energies stayed between -1.1e8 and 1.5e6 and ended at -1.3e6 for
+data and -1.6e6 for samples, with an excursion about step 80 that it came back from; the samples
+ended with 0.60 of the data's spread and a rate of 9.8 nats. A VAE rate of 1e-4 or more collapses
+the samples to one picture within 50 steps; energy 1.5e-4 with VAE 4e-5 ran off at step 70.
 
     python -m vaebm_jax.main --config=configs/cifar10.py:paper --workdir=runs/cifar10_paper
 
