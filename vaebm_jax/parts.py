@@ -122,7 +122,8 @@ def update_vae(
     def loss_fn(models):
         models = models['encoder'], models['decoder']
         bound, metrics = vae_loss(key_posterior, key_dropout, *models, samples, condition, config)
-        loss = config.vae.bound_weight * bound
+        # A bound that does not count is a metric alone: 0 times it would still be differentiated.
+        loss = config.vae.bound_weight * bound if config.vae.bound_weight else 0.0
         return loss + sum(extra(*models) for extra in teaching), metrics
 
     models, metrics = learn({'encoder': encoder, 'decoder': decoder}, loss_fn, config, axis_name)
@@ -168,9 +169,19 @@ def known_z_loss(
     del encoder
     if not config.vae.known_z_weight:
         return 0.0
-    z = vae.sample_prior(keys, refined.shape[0], config.latent_dim)
-    errors = vae.distortion(refined, decode(decoder, z, condition))
-    return config.vae.known_z_weight * jnp.mean(errors)
+    return config.vae.known_z_weight * guess_error(keys, refined, condition, config, decoder)
+
+
+def guess_error(
+    keys: chex.PRNGKey,
+    images: chex.Array,
+    condition: chex.Array | None,
+    config: Config,
+    decoder: TrainState,
+) -> chex.Array:
+    """The mean of |x - g(z)|² over images `[B, H, W, C]`, z drawn from the prior by a key each."""
+    z = vae.sample_prior(keys, images.shape[0], config.latent_dim)
+    return jnp.mean(vae.distortion(images, decode(decoder, z, condition)))
 
 
 def truth_loss(
@@ -197,9 +208,8 @@ def truth_loss(
         )
         loss += config.vae.truth_weight * bound
     if config.vae.guess_weight:
-        z = vae.sample_prior(key_prior, batch.image.shape[0], config.latent_dim)
-        errors = vae.distortion(batch.image, decode(decoder, z, batch.condition))
-        loss += config.vae.guess_weight * jnp.mean(errors)
+        error = guess_error(key_prior, batch.image, batch.condition, config, decoder)
+        loss += config.vae.guess_weight * error
     return loss
 
 
