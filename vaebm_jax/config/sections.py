@@ -209,7 +209,7 @@ class VAEConfig(Settings):
     known_z_weight: float = setting(
         0.0,
         'factor of the squared distance from a refined sample to what the decoder makes of the '
-        'very z that its chain started from (Hill et al., Dual-MCMC teaching, 2023); 0: the '
+        'very z that its chain started from (Cui and Han, dual-MCMC teaching, 2023); 0: the '
         'poster.',
         NOT_NEGATIVE,
     )
