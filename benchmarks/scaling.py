@@ -41,8 +41,8 @@ from ml_collections import config_flags  # noqa: E402
 
 from vaebm_jax import config as vaebm_config  # noqa: E402
 from vaebm_jax import create_states, distributed, train_step  # noqa: E402
-from vaebm_jax.data import batch_indices  # noqa: E402
 from vaebm_jax.errors import UserError  # noqa: E402
+from vaebm_jax.order import batch_indices  # noqa: E402
 from vaebm_jax.parallel import (  # noqa: E402
     all_devices,
     check_divides,

@@ -17,6 +17,7 @@ from vaebm_jax import (
     recover,
     tune,
 )
+from vaebm_jax.batch import as_pixels
 from vaebm_jax.condition import fixed_condition
 from vaebm_jax.config import (
     ConditionConfig,
@@ -27,11 +28,12 @@ from vaebm_jax.config import (
     ScheduleConfig,
     VAEConfig,
 )
-from vaebm_jax.data import as_pixels, batch_indices, load_images
 from vaebm_jax.diagnostics import long_chains, metropolis
 from vaebm_jax.likelihood import Schedule, bracket_log_z
+from vaebm_jax.loading import load_images
 from vaebm_jax.methods import METHODS
 from vaebm_jax.metropolis import acceptance
+from vaebm_jax.order import batch_indices
 from vaebm_jax.parallel import compile_step
 from vaebm_jax.sampling import interpolate, reconstruct, revision
 

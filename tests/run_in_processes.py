@@ -8,7 +8,7 @@ import sys
 from run_on_devices import CONFIGS, fresh_states, save, train
 
 from vaebm_jax import distributed
-from vaebm_jax.data import load_images
+from vaebm_jax.loading import load_images
 from vaebm_jax.parallel import all_devices
 
 

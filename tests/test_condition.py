@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 
 from vaebm_jax import condition as conditions
-from vaebm_jax.condition import (
-    fill_rectangles,
-    harmonic_fill,
-    hint_of,
-    keep_seen,
-    seen_of,
-)
+from vaebm_jax.condition import hint_of, keep_seen, seen_of
 from vaebm_jax.config import ConditionConfig
+from vaebm_jax.harmonic_fill import fill_rectangles, harmonic_fill
 
 KEY = jax.random.key(0)
 HOLES = ('center_hole', 'random_hole', 'free_form', 'lower_half')

@@ -6,15 +6,17 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.runs import train
 from PIL import Image
 from test_train import assert_same_states
 
-from vaebm_jax import data, recovery
+from vaebm_jax import recovery
+from vaebm_jax.batch import as_pixels
 from vaebm_jax.condition import CONDITIONS, Condition, join, seen_of
-from vaebm_jax.config import ConditionConfig, Config, validate
+from vaebm_jax.config import ConditionConfig, Config, DataConfig, validate
 from vaebm_jax.errors import UserError
+from vaebm_jax.loading import first_images
 from vaebm_jax.metrics import psnr
-from vaebm_jax.train import train
 
 
 def second_columns(keys, image, config):
@@ -52,7 +54,7 @@ def test_it_trains_goes_on_recovers_and_is_scored(config, tmp_path):
     assert_same_states(train(config, run), uninterrupted)
     assert (run / 'samples/step_00000002.png').is_file()
 
-    truth = data.as_pixels(data.first_images(config.data, 'test', 20))
+    truth = as_pixels(first_images(config.data, 'test', 20))
     before = np.repeat(truth[:, :, ::2], 2, axis=2)
     hidden = np.broadcast_to(np.arange(8) % 2 == 1, truth.shape[:3])
     recovery.sample_recoveries(config, run, num_samples=20, num_recoveries=2)
@@ -64,7 +66,7 @@ def test_it_trains_goes_on_recovers_and_is_scored(config, tmp_path):
 
     result = recovery.evaluate_recovery(config, run, num_samples=20, num_recoveries=2)
     assert json.loads((run / 'evaluation.json').read_text()) == result
-    rounded = data.as_pixels(np.uint8(np.round((before + 1.0) * 127.5)))
+    rounded = as_pixels(np.uint8(np.round((before + 1.0) * 127.5)))
     expected = psnr(truth, rounded, hidden).mean()
     assert result['fill_hint']['psnr_hole'] == pytest.approx(expected)
     assert result['fill_harmonic']['psnr_hole'] > expected and 'fill_ridge' not in result
@@ -95,7 +97,7 @@ def test_a_photograph_with_a_mask_has_the_rows_own_hint(config, tmp_path, monkey
 
 def test_its_name_and_what_it_needs_are_checked(config, tmp_path):
     validate(config)
-    odd = dataclasses.replace(config, data=data.DataConfig('folder', str(tmp_path), image_size=7))
+    odd = dataclasses.replace(config, data=DataConfig('folder', str(tmp_path), image_size=7))
     with pytest.raises(UserError, match='data.image_size must be even where columns are hidden, g'):
         train(odd, tmp_path / 'run')
     unknown = dataclasses.replace(config, condition=ConditionConfig('third_columns'))

@@ -9,19 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vaebm_jax.batch import as_pixels, make_batch, to_uint8
 from vaebm_jax.config import Config, DataConfig
-from vaebm_jax.data import (
-    Folder,
-    as_pixels,
-    batch_indices,
-    first_images,
-    image_parts,
-    load_images,
-    make_batch,
-    stream,
-)
 from vaebm_jax.errors import UserError
-from vaebm_jax.pictures import to_uint8
+from vaebm_jax.folder import Folder
+from vaebm_jax.loading import first_images, image_parts, load_images
+from vaebm_jax.order import batch_indices, stream
 from vaebm_jax.train import call_images
 
 KEY = jax.random.key(0)

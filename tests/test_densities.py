@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from vaebm_jax import data
+from vaebm_jax.batch import as_pixels, make_batch
 from vaebm_jax.config import DataConfig
 from vaebm_jax.densities import DENSITIES
 from vaebm_jax.geometry import make_grid
+from vaebm_jax.loading import load_images
 
 GRID = make_grid()
 
@@ -57,10 +58,10 @@ def test_off_the_board_there_is_nothing():
 
 def test_points_are_a_data_set_in_their_own_units():
     config = DataConfig(name='ring', image_size=1, num_channels=2)
-    train, again, test = (data.load_images(config, split) for split in ('train', 'train', 'test'))
+    train, again, test = (load_images(config, split) for split in ('train', 'train', 'test'))
     assert train.shape == (1_000_000, 1, 1, 2) and train.dtype == np.float32
     np.testing.assert_array_equal(train, again)
     assert not np.any(np.isin(test[:1000, 0, 0, 0], train[:1000, 0, 0, 0]))
-    batch = data.make_batch(None, train[:8], config)
+    batch = make_batch(None, train[:8], config)
     np.testing.assert_array_equal(batch.image, train[:8])
-    np.testing.assert_array_equal(data.as_pixels(train[:8]), train[:8])
+    np.testing.assert_array_equal(as_pixels(train[:8]), train[:8])

@@ -17,8 +17,9 @@ from test_interruption import ROOT, rows, wait_for, write_config
 from test_parallel import QUICK, assert_close, run_on_devices
 
 from vaebm_jax import distributed, load
-from vaebm_jax.data import Folder, batch_indices, stream
 from vaebm_jax.errors import UserError
+from vaebm_jax.folder import Folder
+from vaebm_jax.order import batch_indices, stream
 from vaebm_jax.parallel import own_rows
 from vaebm_jax.train import train
 

@@ -10,11 +10,11 @@ from PIL import Image
 from test_inception import random_port, write
 from test_main import command
 
-from vaebm_jax import checkpoints, draws, evaluate, load, logs, sample
+from vaebm_jax import checkpoints, draws, evaluate, load, log, sample
+from vaebm_jax.batch import to_uint8
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, reference_statistics
 from vaebm_jax.inception import load_inception
-from vaebm_jax.pictures import to_uint8
 from vaebm_jax.train import train
 
 
@@ -96,7 +96,7 @@ def test_every_image_is_told_and_the_stages_are_timed(
 
         yield advance
 
-    monkeypatch.setattr(logs, 'counted', counted)
+    monkeypatch.setattr(log, 'counted', counted)
     monkeypatch.setattr(draws, '_PART', 8)
     settings = {'num_samples': 20, 'inception_weights': weights, 'num_reference': 30}
     with monkeypatch.context() as interrupted:

@@ -10,6 +10,7 @@ import pytest
 from test_main import ROOT, command
 
 from vaebm_jax import checkpoints, create_states, energy_fn, geometry
+from vaebm_jax.batch import to_uint8
 from vaebm_jax.config import ConditionConfig, DataConfig, EnergyConfig, to_json
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate_likelihood import (
@@ -20,7 +21,6 @@ from vaebm_jax.evaluate_likelihood import (
     table,
 )
 from vaebm_jax.likelihood import Bracket, Estimate
-from vaebm_jax.pictures import to_uint8
 
 
 def bracket(log_z, samples=None):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from vaebm_jax import data
+from vaebm_jax.batch import as_pixels
 from vaebm_jax.condition import hint_of, make_condition, seen_of
 from vaebm_jax.config import ConditionConfig, DataConfig
 from vaebm_jax.fills import EdgeRidge, fills, resize, shrink
+from vaebm_jax.loading import first_images
 from vaebm_jax.metrics import psnr
 
 KEY = jax.random.key(0)
@@ -100,9 +101,9 @@ def test_resizing_keeps_means():
 def test_the_harmonic_fill_of_facades_is_as_good_as_measured_elsewhere():
     """15.78 dB in the hole of 128 pixels, 21.80 dB whole, over the 106 test images."""
     config = DataConfig('facades', image_size=256, num_channels=3)
-    images = data.first_images(config, 'test', None)
+    images = first_images(config, 'test', None)
     assert images.shape == (106, 256, 256, 3)
-    truth = data.as_pixels(images)
+    truth = as_pixels(images)
     condition = jax.jit(make_condition, static_argnums=2)(
         KEY, truth, ConditionConfig('center_hole')
     )

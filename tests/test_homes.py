@@ -15,10 +15,11 @@ from test_evaluate import weights  # noqa: F401
 from test_main import ROOT, TINY
 
 import vaebm_jax
-from vaebm_jax import data, evaluate, files
+from vaebm_jax import evaluate, files
 from vaebm_jax.config import DataConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.inception import load_inception
+from vaebm_jax.loading import load_images
 from vaebm_jax.train import train
 
 
@@ -67,8 +68,8 @@ def test_the_home_directory_in_the_api(home, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     for read in (
         lambda: load_inception('~/weights.npz'),
-        lambda: data.load_images(DataConfig('folder', '~/nowhere')),
-        lambda: data.load_images(DataConfig('mnist', '~/nowhere')),
+        lambda: load_images(DataConfig('folder', '~/nowhere')),
+        lambda: load_images(DataConfig('mnist', '~/nowhere')),
         lambda: vaebm_jax.load('~/nowhere'),
     ):
         with pytest.raises(UserError, match='nowhere|weights'):
@@ -87,7 +88,7 @@ def test_a_home_that_there_is_not_is_told_and_no_folder_is_made(tmp_path, path):
         (line,) = result.stderr.splitlines()
         assert line.startswith('error: a path that begins with ~') and path in line
     with pytest.raises(UserError, match='there is none for ~nobody'):
-        data.load_images(DataConfig('folder', path))
+        load_images(DataConfig('folder', path))
     assert files.at_home('./' + path) == pathlib.Path(path)
 
 

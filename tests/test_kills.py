@@ -9,10 +9,10 @@ import time
 import jax
 import numpy as np
 import pytest
+from helpers.runs import train
 from test_interruption import rows, start
 
 from vaebm_jax import load
-from vaebm_jax.train import train
 
 
 def digest(workdir):

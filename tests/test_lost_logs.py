@@ -15,7 +15,7 @@ import time
 import pytest
 from test_interruption import ROOT, start, wait_for, write_config
 
-from vaebm_jax import load, logs
+from vaebm_jax import load, log
 from vaebm_jax.train import train
 
 
@@ -175,8 +175,8 @@ def test_in_someone_elses_program_too(tiny_config, tmp_path, monkeypatch, kind):
         if kind == 'closed':
             stream.close()
         monkeypatch.setattr(sys, 'stderr', None if kind == 'none' else stream)
-        logs.say('a line')
-        assert list(logs.tracked(range(3), 'counting', 'numbers', 3, seconds=0.0)) == [0, 1, 2]
+        log.say('a line')
+        assert list(log.tracked(range(3), 'counting', 'numbers', 3, seconds=0.0)) == [0, 1, 2]
         assert int(train(tiny_config, tmp_path / 'run').step) == 6
         monkeypatch.undo()
         with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from helpers.runs import train
 from PIL import Image
 from test_plane import toy_config  # noqa: F401
 
@@ -19,6 +20,7 @@ from vaebm_jax import (
     recover,
     recovery,
 )
+from vaebm_jax.batch import to_uint8
 from vaebm_jax.condition import fixed_condition
 from vaebm_jax.config import (
     ConditionConfig,
@@ -33,10 +35,8 @@ from vaebm_jax.evaluate import evaluate
 from vaebm_jax.evaluate_likelihood import evaluate_likelihood
 from vaebm_jax.film import write_geometry
 from vaebm_jax.methods import METHODS, is_unused
-from vaebm_jax.pictures import to_uint8
 from vaebm_jax.report import write_report
 from vaebm_jax.sample import sample
-from vaebm_jax.train import train
 
 KEY = jax.random.key(7)
 

@@ -10,10 +10,12 @@ import pytest
 from test_parallel import assert_close, run_on_devices
 from toy_methods import MEMORY_SIZE, ROWS
 
-from vaebm_jax import checkpoints, create_states, data, generate, load
+from vaebm_jax import checkpoints, create_states, generate, load
+from vaebm_jax.batch import as_pixels
 from vaebm_jax.config import Config, VAEConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
+from vaebm_jax.loading import load_images
 from vaebm_jax.methods import METHODS
 from vaebm_jax.parallel import compile_step
 from vaebm_jax.sample import sample
@@ -56,7 +58,7 @@ def test_it_resumes_bit_for_bit(tiny_config, tmp_path, method, steps_per_call):
 @pytest.mark.parametrize('method', ROWS)
 def test_states_are_donated(tiny_config, method):
     config = config_of(tiny_config, method)
-    images = jnp.asarray(data.load_images(config.data)[:8])
+    images = jnp.asarray(load_images(config.data)[:8])
     call = compile_step(METHODS[method].step, config, jax.devices()[:1])
     states = create_states(KEY, config)
     later, _ = call(KEY, states, images[np.newaxis], 1)
@@ -78,7 +80,7 @@ def test_one_network_trains_draws_and_is_scored(tiny_config, tmp_path, capsys):
     said = capsys.readouterr().err
     assert 'step 300/300: distance ' in said
     assert 'not used by gaussian: langevin.*, warmup_steps' in said
-    mean = data.as_pixels(data.load_images(config.data)).mean(axis=0)
+    mean = as_pixels(load_images(config.data)).mean(axis=0)
     np.testing.assert_allclose(states.models['gaussian'].params['mean'], mean, atol=0.2)
 
     sample(config, tmp_path, num_samples=600)
@@ -107,7 +109,7 @@ def test_a_start_from_a_method_without_a_model_in_common_is_refused(tiny_config,
 def test_the_memory_is_the_runs(tiny_config, tmp_path):
     """Chains' ends take the oldest places: 8 an iteration, from the first on."""
     config = config_of(tiny_config, 'replay')
-    images = jnp.asarray(data.load_images(config.data)[:8])
+    images = jnp.asarray(load_images(config.data)[:8])
     call = compile_step(METHODS['replay'].step, config, jax.devices()[:1])
     states = create_states(KEY, config)
     before = np.asarray(states.memory)

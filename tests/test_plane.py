@@ -5,14 +5,15 @@ import json
 
 import numpy as np
 import pytest
+from helpers.runs import train
 from PIL import Image
 from test_configs import read_config
 
 from vaebm_jax import film, geometry, plane
 from vaebm_jax.config import DataConfig
 from vaebm_jax.densities import DENSITIES
+from vaebm_jax.point_scores import kl_histogram, revised_mass, sample_weights
 from vaebm_jax.report import write_report
-from vaebm_jax.train import train
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_run_on_points_is_sampled_scored_and_filmed(toy_config, tmp_path):
 
     result = plane.evaluate_points(toy_config, tmp_path, num_samples=700)
     assert json.loads((tmp_path / 'evaluation.json').read_text()) == result
-    weights = plane.sample_weights(DENSITIES['ring'], points.reshape(-1, 2))
+    weights = sample_weights(DENSITIES['ring'], points.reshape(-1, 2))
     assert result['refined'].items() >= weights.items()
     assert (result['refined']['langevin_steps'], result['refined_2x']['langevin_steps']) == (3, 6)
 
@@ -70,7 +71,7 @@ def test_the_law_of_revised_samples_is_that_of_many(toy_config, tmp_path):
     num_samples = 5000
     states = train(toy_config, tmp_path)
     grid = geometry.make_grid()
-    mass, _ = plane.revised_mass(states, toy_config, grid)
+    mass, _ = revised_mass(states, toy_config, grid)
     assert mass.sum() == pytest.approx(1.0, abs=1e-4)
     draws = plane.Draws(tmp_path, states, toy_config, num_samples, ('refined',))
     points = plane.gathered(draws)['refined'].reshape(-1, 2)
@@ -89,12 +90,12 @@ def test_the_law_of_revised_samples_is_that_of_many(toy_config, tmp_path):
 def test_a_perfect_sample_has_weights_of_one():
     density = DENSITIES['eight_gaussians']
     points = density.draw(50_000, seed=1)
-    weights = plane.sample_weights(density, points)
+    weights = sample_weights(density, points)
     assert 0.95 < weights['least'] < 1 < weights['most'] < 1.05 and weights['off_modes'] == 0
     # Half-counts in 2,304 cells, of which the data fill some: (cells - 1) / 2N and a little more.
-    assert 0.005 < plane.kl_histogram(density, points) < 0.04
+    assert 0.005 < kl_histogram(density, points) < 0.04
     doubled = np.concatenate([points, points[density.mode_of(points) == 3]])
-    weights = plane.sample_weights(density, doubled)
+    weights = sample_weights(density, doubled)
     assert weights['most'] == pytest.approx(2 / (9 / 8), rel=0.02)
     assert np.argmax(weights['mode_weights']) == 3
 

@@ -12,10 +12,10 @@ import sys
 
 import pytest
 from conftest import tiny
+from helpers.runs import train
 from test_configs import read_config
 
 from vaebm_jax.config import to_json
-from vaebm_jax.train import train
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()

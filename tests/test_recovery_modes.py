@@ -9,13 +9,15 @@ import struct
 import jax
 import numpy as np
 import pytest
+from helpers.runs import train
 from PIL import Image
 from test_evaluate import weights  # noqa: F401
 from test_fills import smooth_images
 from test_main import command
 from test_recovery import U_NET
 
-from vaebm_jax import create_states, data, load, recovery
+from vaebm_jax import create_states, load, recovery
+from vaebm_jax.batch import to_uint8
 from vaebm_jax.condition import fixed_condition, of_mask, seen_of
 from vaebm_jax.config import (
     ConditionConfig,
@@ -27,9 +29,7 @@ from vaebm_jax.config import (
 )
 from vaebm_jax.errors import UserError
 from vaebm_jax.images import read_image
-from vaebm_jax.pictures import to_uint8
 from vaebm_jax.report import write_report
-from vaebm_jax.train import train
 
 NUM_IMAGES = {'train': 12, 'val': 2, 'test': 5}
 
@@ -131,9 +131,9 @@ def test_holes_are_cut_out_where_all_are_as_large():
 def test_the_protocol_says_what_is_compared(run, tmp_path, monkeypatch, kind, what):
     """And training images are read for no fill but that of a hole in the middle."""
     read = []
-    parts = data.image_parts
+    parts = recovery.image_parts
     monkeypatch.setattr(
-        data, 'image_parts', lambda *args: (read.append(x) or x for x in parts(*args))
+        recovery, 'image_parts', lambda *args: (read.append(x) or x for x in parts(*args))
     )
     states, config = load(run)
     condition = dataclasses.replace(config.condition, kind=kind, jitter=0.0, profiles=0.0)

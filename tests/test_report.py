@@ -12,6 +12,7 @@ import subprocess
 import numpy as np
 import pytest
 from conftest import tiny
+from helpers.runs import train
 from PIL import Image
 from test_main import command
 
@@ -19,7 +20,6 @@ from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
 from vaebm_jax.report import write_report
 from vaebm_jax.sample import sample
-from vaebm_jax.train import train
 
 VOID = {'meta', 'img'}
 

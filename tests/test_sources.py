@@ -10,10 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from vaebm_jax import data, densities
+from vaebm_jax import densities
 from vaebm_jax.config import Config, DataConfig, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
+from vaebm_jax.loading import first_images, held_out, load_images, open_images
 from vaebm_jax.plane import evaluate_points, sample_points
 from vaebm_jax.sample import sample
 from vaebm_jax.sources import SOURCES, Source
@@ -91,7 +92,7 @@ def test_the_published_sets_have_their_sizes():
     sizes |= dict.fromkeys(('folder', 'facades', 'paris_streetview', 'array'), (None, None))
     for name, size in sizes.items():
         assert (SOURCES[name].image_size, SOURCES[name].num_channels) == size
-    assert [data.held_out(DataConfig(name)) for name in ('digits', 'mnist')] == ['test', 'test']
+    assert [held_out(DataConfig(name)) for name in ('digits', 'mnist')] == ['test', 'test']
 
 
 @pytest.fixture
@@ -110,19 +111,19 @@ def test_an_array_is_split_by_its_rows(images, tmp_path):
     for resident_bytes in (0, 10**6):
         settings = array(tmp_path, val_share=0.2, test_share=0.2, resident_bytes=resident_bytes)
         for split, rows in splits.items():
-            held = data.load_images(settings, split)
+            held = load_images(settings, split)
             assert isinstance(held, np.ndarray) == bool(resident_bytes)
             np.testing.assert_array_equal(np.stack(list(held))[..., 0], images[rows])
             np.testing.assert_array_equal(
-                data.first_images(settings, split, 3)[..., 0], images[rows][:3]
+                first_images(settings, split, 3)[..., 0], images[rows][:3]
             )
-    assert data.held_out(settings) == 'val' and data.held_out(array(tmp_path)) == 'test'
-    np.testing.assert_array_equal(data.load_images(array(tmp_path), 'test')[..., 0], images)
+    assert held_out(settings) == 'val' and held_out(array(tmp_path)) == 'test'
+    np.testing.assert_array_equal(load_images(array(tmp_path), 'test')[..., 0], images)
     with pytest.raises(UserError, match='data.val_share must be above 0 where images of val are'):
-        data.open_images(array(tmp_path, test_share=0.2), 'val')
+        open_images(array(tmp_path, test_share=0.2), 'val')
     with pytest.raises(UserError, match='must hold at least 2 images with data.test_share=0.5'):
         np.save(tmp_path / 'images.npy', images[:1])
-        data.open_images(array(tmp_path, test_share=0.5))
+        open_images(array(tmp_path, test_share=0.5))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_another_array_is_refused_in_one_line(tmp_path, content, message):
     elif content is not None:
         np.save(tmp_path / 'images.npy', content)
     with pytest.raises(UserError, match=message) as error:
-        data.load_images(array(tmp_path))
+        load_images(array(tmp_path))
     assert '\n' not in str(error.value)
 
 

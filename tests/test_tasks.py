@@ -51,7 +51,7 @@ def test_a_mode_of_one_task_alone_is_refused_elsewhere(mode, own):
         assert str(error.value) == f'--mode={mode} needs a run {words}{value}'
 
 
-def test_training_is_handed_what_draws_its_pictures(tiny_config, tmp_path):
+def test_training_is_handed_what_draws_its_pictures(tiny_config, tmp_path, capsys):
     config = dataclasses.replace(tiny_config, sample_every=2)
     drawn, asked = [], []
 
@@ -63,6 +63,9 @@ def test_training_is_handed_what_draws_its_pictures(tiny_config, tmp_path):
     names = [path.name for path, _, _ in drawn]
     assert names == [f'step_{step:08d}.png' for step in (2, 4, 6)] and asked == [config]
     assert not (tmp_path / 'samples').exists()
+    train(config, tmp_path / 'without')
+    assert not (tmp_path / 'without' / 'samples').exists()
+    assert capsys.readouterr().err.splitlines()[-1] == 'finished: step 6 of 6'
     np.testing.assert_array_equal(
         drawn[-1][2].decoder.params['Dense_0']['kernel'],
         states.decoder.ema_params['Dense_0']['kernel'],

@@ -12,9 +12,9 @@ import tempfile
 import numpy as np
 import pytest
 
-from vaebm_jax import data
 from vaebm_jax.config import DataConfig
 from vaebm_jax.errors import UserError
+from vaebm_jax.loading import load_images
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Runs a command's code with TFDS's own MNIST, but with images of ours in place of the download.
@@ -116,7 +116,7 @@ STATES = {
 def refused(root):
     """The line of a folder, the code of its command, and the folder to name afterwards."""
     with pytest.raises(UserError) as caught:
-        data.load_images(DataConfig('mnist', str(root), image_size=28), 'test')
+        load_images(DataConfig('mnist', str(root), image_size=28), 'test')
     line = str(caught.value)
     assert '\n' not in line
     assert re.match('mnist (is not prepared )?in ', line) and f'in {root} ' in line
@@ -136,7 +136,7 @@ def check_works(code, place, cwd):
     result = prepare(code, cwd)
     assert result.returncode == 0, result.stderr
     for split in ('train', 'test'):
-        images = data.load_images(DataConfig('mnist', str(place), image_size=28), split)
+        images = load_images(DataConfig('mnist', str(place), image_size=28), split)
         assert images.shape == (20, 28, 28, 1)
         np.testing.assert_array_equal(np.sort(images[:, 3, 5, 0]), np.arange(20))
 
@@ -180,11 +180,11 @@ def test_a_version_beside_others_is_read_where_it_is_array_record(prepared, tmp_
     whole = prepared / 'whole' / 'mnist' / '3.0.1'
     shutil.copytree(whole, tmp_path / 'mnist' / '2.9.0')
     config = DataConfig('mnist', str(tmp_path), image_size=28)
-    assert len(data.load_images(config, 'test')) == 20
+    assert len(load_images(config, 'test')) == 20
     assert capsys.readouterr().err == ''
     shutil.copytree(whole, tmp_path / 'mnist' / '10.0.0')
     as_tfrecord(tmp_path / 'mnist' / '10.0.0')
-    assert len(data.load_images(config, 'test')) == 20
+    assert len(load_images(config, 'test')) == 20
     assert capsys.readouterr().err == (
         'data: mnist in version 2.9.0, for version 10.0.0 is there as TFRecord, which takes '
         'TensorFlow to read\n'
@@ -198,7 +198,7 @@ def test_a_set_in_both_formats_is_read(prepared, tmp_path):
     info = json.loads((version / 'dataset_info.json').read_text())
     info |= {'fileFormat': 'tfrecord', 'alternativeFileFormats': ['array_record']}
     (version / 'dataset_info.json').write_text(json.dumps(info))
-    assert len(data.load_images(DataConfig('mnist', str(tmp_path), image_size=28), 'test')) == 20
+    assert len(load_images(DataConfig('mnist', str(tmp_path), image_size=28), 'test')) == 20
 
 
 def test_another_folder_is_named_where_none_can_be_written():

@@ -7,15 +7,16 @@ import chex
 import jax
 import numpy as np
 import pytest
+from helpers.runs import train
 from PIL import Image
 
 from vaebm_jax import train as train_module
 from vaebm_jax.checkpoints import load
 from vaebm_jax.config import ConditionConfig, Config, DataConfig, ScheduleConfig, to_json
 from vaebm_jax.errors import UserError
-from vaebm_jax.logs import MetricsFile
 from vaebm_jax.methods import METHODS
-from vaebm_jax.train import calls, train
+from vaebm_jax.metrics_file import MetricsFile
+from vaebm_jax.train import calls
 
 
 def all_rows(workdir):
@@ -67,7 +68,7 @@ def test_a_rate_that_falls_over_the_run_is_part_of_it(tiny_config, tmp_path, mon
                 raise Interrupted
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(train_module.logs, 'MetricsFile', Interrupting)
+        patch.setattr(train_module, 'MetricsFile', Interrupting)
         train(tiny_config, parts)
     # The row of step 4 was written, its checkpoint was not.
     assert [row['step'] for row in rows(parts)] == [2, 4]
@@ -112,7 +113,7 @@ def test_no_speed_is_told_before_a_step_was_timed(tiny_config, tmp_path, capsys)
 def test_a_compilation_after_a_warm_start_is_no_training_time(tiny_config, tmp_path, monkeypatch):
     """By a clock on which a compilation takes 1000 s and every other call 1 s."""
     clock, compiled = [0.0], set()
-    monkeypatch.setattr(train_module.logs.time, 'perf_counter', lambda: clock[0])
+    monkeypatch.setattr(train_module.log.time, 'perf_counter', lambda: clock[0])
     compile_step = train_module.compile_step
 
     def compile_by_the_clock(step, *args):

@@ -4,7 +4,8 @@ __version__ = '0.1.0'
 
 import vaebm_jax.sources  # noqa: F401 - validate knows its rows.
 from vaebm_jax.apply import energy_fn
-from vaebm_jax.base import Batch, States, TrainState
+from vaebm_jax.base import States, TrainState
+from vaebm_jax.batch import Batch
 from vaebm_jax.condition import make_condition
 from vaebm_jax.errors import UserError
 from vaebm_jax.langevin import langevin_sample

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vaebm_jax import logs
+from vaebm_jax import log
 from vaebm_jax.config import DataConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import at_home
-from vaebm_jax.sources import check_split, held_out_counts
+from vaebm_jax.splits import check_split, held_out_counts
 
 
 class ArrayFile:
@@ -57,7 +57,7 @@ class ArrayFile:
 
     def resident(self) -> 'np.ndarray | ArrayFile':
         """All images, or itself if they are over `resident_bytes`; says how many there are."""
-        logs.say(f'data: {len(self):,} images of {self.data.name}')
+        log.say(f'data: {len(self):,} images of {self.data.name}')
         return self if self.images.nbytes > self.data.resident_bytes else np.array(self.images)
 
 

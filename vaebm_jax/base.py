@@ -128,16 +128,3 @@ class States:
 def _copy(step):
     """A clock of its own: of two that share a buffer, none could be donated."""
     return step if isinstance(step, jax.ShapeDtypeStruct) else jnp.array(step, jnp.int32)
-
-
-@flax.struct.dataclass
-class Batch:
-    """Observed images, and what is known of them where the model is conditional.
-
-    Attributes:
-      image: `[B, H, W, C]`, pixels in [-1, 1], black and white as far beyond as `data.headroom`.
-      condition: `[B, H, W, K]`, or None.
-    """
-
-    image: chex.Array
-    condition: chex.Array | None = None

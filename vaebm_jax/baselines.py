@@ -7,7 +7,8 @@ import chex
 import jax
 
 from vaebm_jax.apply import decode
-from vaebm_jax.base import Batch, States
+from vaebm_jax.base import States
+from vaebm_jax.batch import Batch
 from vaebm_jax.config import Config
 from vaebm_jax.devices import image_keys
 from vaebm_jax.keys import fold_in

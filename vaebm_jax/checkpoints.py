@@ -21,12 +21,12 @@ import jax.numpy as jnp
 import optax
 import orbax.checkpoint as ocp
 
-from vaebm_jax import distributed, logs, spectral
+from vaebm_jax import distributed, log, spectral
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, from_json, refuse_other_networks
-from vaebm_jax.data import open_images
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, sync_tree, write_atomically, written
+from vaebm_jax.loading import open_images
 from vaebm_jax.methods import create_states
 from vaebm_jax.parallel import all_devices, whole_states
 from vaebm_jax.sources import source_of
@@ -172,7 +172,7 @@ def _newest_whole(manager, strict):
         reasons[step] = damage(folder)
         if not reasons[step]:
             break
-        logs.say(f'the checkpoint {folder} is damaged: {reasons[step]}')
+        log.say(f'the checkpoint {folder} is damaged: {reasons[step]}')
         if strict:
             raise UserError(f'--resume=strict goes on from the newest checkpoint alone: {folder}')
     usable = [step for step, reason in reasons.items() if not reason]
@@ -313,7 +313,7 @@ def load(
             raise UserError(f'step must be one of {steps} in {folder}, got {step}')
         reason = distributed.agreed(lambda: damage(folder / str(step)))
         if reason == _NO_DIGESTS:
-            logs.say(f'the checkpoint {folder / str(step)}: {reason}')
+            log.say(f'the checkpoint {folder / str(step)}: {reason}')
         elif reason:
             raise UserError(
                 f'the checkpoint {folder / str(step)} is damaged: {reason}; of {steps}, --step '
@@ -361,9 +361,9 @@ def warn_of_seen_images(workdir: str | os.PathLike, step: int, config: Config) -
     with opened(workdir) as (manager, _):
         difference = other_files(files_at(manager, step), folder.listing)
     if difference:
-        logs.say(f'warning: the run may have trained on images of val and test, for {difference}')
+        log.say(f'warning: the run may have trained on images of val and test, for {difference}')
     elif not config.data.val_share + config.data.test_share:
-        logs.say('warning: no image is held out (data.test_share): test images were trained on')
+        log.say('warning: no image is held out (data.test_share): test images were trained on')
 
 
 def other_files(before: dict | None, now: dict) -> str:

@@ -7,7 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from vaebm_jax.base import Batch
+from vaebm_jax.batch import Batch
 from vaebm_jax.config import Config
 from vaebm_jax.keys import chain_keys
 

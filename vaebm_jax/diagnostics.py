@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from vaebm_jax import data, logs
+from vaebm_jax import log
 from vaebm_jax.apply import energy_of
 from vaebm_jax.base import States
+from vaebm_jax.batch import as_pixels
 from vaebm_jax.config import Config
 from vaebm_jax.energy import reference_energy
 from vaebm_jax.errors import UserError
 from vaebm_jax.keys import branch
+from vaebm_jax.loading import first_images
 from vaebm_jax.metropolis import acceptance
 from vaebm_jax.sampling import generate, revise
 
@@ -44,10 +46,10 @@ def diagnose(
     sets = dict(image_sets(config, num_images)) | {
         name: images[:num_images] for name, images in samples.items()
     }
-    logs.say(f'energies: {", ".join(sets)}')
+    log.say(f'energies: {", ".join(sets)}')
     energies = {
         name: energies_of(states, config, images)
-        for name, images in logs.tracked(sets.items(), 'energies', 'sets', len(sets))
+        for name, images in log.tracked(sets.items(), 'energies', 'sets', len(sets))
     }
     key = branch(jax.random.key(config.seed, impl=config.generator), 'diagnostics')
     key_chains, key_acceptance = jax.random.split(key)
@@ -67,16 +69,16 @@ def image_sets(config: Config, num_images: int) -> Iterator[tuple[str, np.ndarra
     """
     rng = np.random.default_rng(config.seed)
     for split in ('train', 'test'):
-        images = data.first_images(config.data, split, num_images)
-        images = data.as_pixels(images, config.data.headroom)
+        images = first_images(config.data, split, num_images)
+        images = as_pixels(images, config.data.headroom)
         yield split, images
     if neighbour := _NEIGHBOURS.get(config.data.name):
         try:
             other = dataclasses.replace(config.data, name=neighbour)
-            others = data.first_images(other, 'test', num_images)
-            yield neighbour, data.as_pixels(others, config.data.headroom)
+            others = first_images(other, 'test', num_images)
+            yield neighbour, as_pixels(others, config.data.headroom)
         except UserError as error:
-            logs.say(f'no energies of {neighbour}: {error}')
+            log.say(f'no energies of {neighbour}: {error}')
     height, width = images.shape[1:3]
     order = rng.permutation(height * width)
     flat = images.reshape(len(images), -1, images.shape[-1])
@@ -151,7 +153,7 @@ def long_chains(key: jax.Array, states: States, config: Config) -> list[dict]:
 
     x, rows = start, [row(start, 0)]
     # In pieces of one length, so that one is compiled.
-    for done in logs.tracked(range(100), 'long chains', 'training lengths', 100):
+    for done in log.tracked(range(100), 'long chains', 'training lengths', 100):
         x = revise(key_langevin, states, config, x, num_steps, done * num_steps)
         if done + 1 in (1, 10, 100):
             rows.append(row(x, done + 1))

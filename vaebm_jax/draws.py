@@ -10,7 +10,7 @@ import chex
 import jax
 import numpy as np
 
-from vaebm_jax import distributed, logs
+from vaebm_jax import distributed, log
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, to_json
 from vaebm_jax.files import kept
@@ -60,14 +60,14 @@ class Draws:
 
     def __iter__(self) -> Iterator[Samples]:
         indices = range(len(self))
-        for index in logs.tracked(indices, 'drawing', 'images', self.num_samples, _PART):
+        for index in log.tracked(indices, 'drawing', 'images', self.num_samples, _PART):
             yield self[index]
 
     def share(self, work: Callable[[Samples], object]) -> None:
         """Before one of several processes goes through all: each draws a share, and works on it."""
         own = distributed.share(len(self))
         if own:
-            for index in logs.tracked(own, 'drawing this share', 'parts', len(own)):
+            for index in log.tracked(own, 'drawing this share', 'parts', len(own)):
                 work(self[index])
         distributed.wait_for_all('drawn')
 

@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterable
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, data, distributed, logs
+from vaebm_jax import checkpoints, distributed, log
 from vaebm_jax.apply import averaged
+from vaebm_jax.batch import to_uint8
 from vaebm_jax.config import Config
 from vaebm_jax.diagnostics import diagnose
 from vaebm_jax.draws import Draws, fingerprint
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import at_home, kept, local_folder, write_json
 from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_inception
+from vaebm_jax.loading import check_splits, first_images
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.metrics import Moments, frechet_distance, inception_score
 from vaebm_jax.parallel import place_rows
-from vaebm_jax.pictures import to_uint8
+from vaebm_jax.progress import say_checkpoint
 
 _LENGTHS = {'refined': 1}  # Langevin steps of a sampler, in training lengths, where it has some.
 _BATCH = 64  # Images a call of Inception-v3 and device.
@@ -68,9 +70,9 @@ def evaluate(
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     result = {'checkpoint_step': int(states.step), 'data': config.data.name, 'ema': ema}
-    logs.say_checkpoint('evaluate', result['checkpoint_step'], workdir, config)
+    say_checkpoint('evaluate', result['checkpoint_step'], workdir, config)
     if has_energy(config):
-        data.check_splits(config.data, 'train', 'test')  # The diagnostics are of both.
+        check_splits(config.data, 'train', 'test')  # The diagnostics are of both.
     if has_energy(config) or (weights is not None and reference_split != 'train'):
         checkpoints.warn_of_seen_images(workdir, result['checkpoint_step'], config)
     samplers = samplers_of(config)
@@ -94,7 +96,7 @@ def evaluate(
     def finish():
         if weights is not None:
             with timed('features of real images'):
-                images = data.first_images(config.data, reference_split, num_reference)
+                images = first_images(config.data, reference_split, num_reference)
                 refuse_too_few(images, reference_split, '--inception_weights')
                 reference = reference_statistics(weights, images, cache or workdir)
             about = {'reference_split': reference_split, 'reference_size': _count(reference)}
@@ -109,7 +111,7 @@ def evaluate(
             total = len(samplers) * num_samples
             with (
                 timed('features of samples'),
-                logs.counted('features of samples', 'images', total) as advance,
+                log.counted('features of samples', 'images', total) as advance,
             ):
                 for index in range(len(draws)):
                     for name, values in features(draws[index], advance).items():
@@ -129,9 +131,9 @@ def evaluate(
         write_json(workdir / 'evaluation.json', result)
         draws.discard()
         for line in table(result, samplers):
-            logs.say(line)
-        logs.say('time: ' + ', '.join(f'{name} {spent:.0f} s' for name, spent in times.items()))
-        logs.say(f'finished: {workdir / "evaluation.json"}')
+            log.say(line)
+        log.say('time: ' + ', '.join(f'{name} {spent:.0f} s' for name, spent in times.items()))
+        log.say(f'finished: {workdir / "evaluation.json"}')
         return result
 
     draws.share(features)
@@ -186,7 +188,7 @@ def features_of(
     """Inception features of uint8 images by width, over all local devices.
 
     In `folder` they are kept, and found again by the content of weights and images. `advance`, of
-    `logs.counted`, is told how many are done; `keep` is `files.kept` or does as it does.
+    `log.counted`, is told how many are done; `keep` is `files.kept` or does as it does.
     """
     advance = advance or (lambda count, cached=False: None)
     devices = jax.local_devices()
@@ -234,13 +236,13 @@ def reference_statistics(
             if not made:
                 raise
             if not is_said:
-                logs.say(f'statistics of real images are not cached: {error}')
+                log.say(f'statistics of real images are not cached: {error}')
             is_said = True
             return made[0]
 
     def compute():
         scores, size, total = Scores(), 8 * _BATCH, len(images)
-        with logs.counted('features of real images', 'images', total) as advance:
+        with log.counted('features of real images', 'images', total) as advance:
             for first in range(0, total, size):
                 scores.add(features_of(weights, images[first : first + size], parts, advance, keep))
         return {

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, data, logs
+from vaebm_jax import checkpoints, log
 from vaebm_jax.apply import averaged, energy_of
+from vaebm_jax.batch import beyond_ends
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.diagnostics import energies_of
 from vaebm_jax.errors import UserError
@@ -15,7 +16,9 @@ from vaebm_jax.evaluate import refuse_too_few
 from vaebm_jax.files import local_folder, write_json
 from vaebm_jax.keys import branch
 from vaebm_jax.likelihood import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
+from vaebm_jax.loading import first_images
 from vaebm_jax.methods import refuse_without_energy
+from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.sampling import generate
 
 _MAX_IMAGES = 10_000
@@ -59,16 +62,16 @@ def evaluate_likelihood(
     workdir = local_folder(workdir)
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
-    logs.say_checkpoint('likelihood', int(states.step), workdir, config)
+    say_checkpoint('likelihood', int(states.step), workdir, config)
     checkpoints.warn_of_seen_images(workdir, int(states.step), config)
-    images = data.first_images(config.data, 'test', _MAX_IMAGES)
+    images = first_images(config.data, 'test', _MAX_IMAGES)
     refuse_too_few(images, 'test', '--mode=likelihood')
     x, bin_width = dequantized(np.random.default_rng(config.seed), images, config.data)
     key = branch(jax.random.key(config.seed, impl=config.generator), 'likelihood')
     key_samples, key_chains = jax.random.split(key)
     _, samples = generate(key_samples, states, config, num_samples, ema=False)
     num_dims = samples[0].size
-    logs.say('likelihood: a pilot run for the schedule')
+    log.say('likelihood: a pilot run for the schedule')
     bracket = bracket_log_z(
         key_chains,
         energy_of(states.energy, config),
@@ -94,8 +97,8 @@ def evaluate_likelihood(
     } | likelihood_of(energies_of(states, config, x), bracket, num_dims, bin_width)
     write_json(workdir / 'likelihood.json', result)
     for line in table(result):
-        logs.say(line)
-    logs.say(f'finished: {workdir / "likelihood.json"}')
+        log.say(line)
+    log.say(f'finished: {workdir / "likelihood.json"}')
     return result
 
 
@@ -115,7 +118,7 @@ def refuse(config: Config) -> None:
 
 
 def _tracked(items: Iterable, doing: str, total: int, size: int) -> Iterator:
-    return logs.tracked(items, doing, 'chains', total, size)
+    return log.tracked(items, doing, 'chains', total, size)
 
 
 def dequantized(
@@ -140,7 +143,7 @@ def dequantized(
         x, bin_width = (images + noise) / 128.0 - 1.0, 1 / 128.0
     else:
         x, bin_width = (images + noise - 0.5) / 127.5 - 1.0, 1 / 127.5
-    x = x + data.beyond_ends(images, settings.headroom)
+    x = x + beyond_ends(images, settings.headroom)
     return np.asarray(x, np.float32), bin_width
 
 

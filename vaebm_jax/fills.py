@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import linalg
 from skimage.restoration import inpaint_biharmonic
 
-from vaebm_jax import logs
+from vaebm_jax import log
 from vaebm_jax.condition import CONDITIONS, fixed_condition, from_mask, hint_of, seen_of
 from vaebm_jax.config import ConditionConfig
 
@@ -61,7 +61,7 @@ def biharmonic(hint: np.ndarray, is_seen: np.ndarray) -> np.ndarray:
 
     S. Damelin, N. Hoang, On surface completion and image inpainting by biharmonic functions, 2018.
     """
-    pairs = logs.tracked(
+    pairs = log.tracked(
         zip(hint, ~is_seen, strict=True), 'biharmonic inpainting', 'images', len(hint)
     )
     filled = [inpaint_biharmonic(image, hidden, channel_axis=-1) for image, hidden in pairs]

@@ -7,13 +7,13 @@ import pathlib
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, geometry, logs, plots
+from vaebm_jax import checkpoints, geometry, log, plots
 from vaebm_jax.apply import averaged
 from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.files import local_folder, write_atomically
 from vaebm_jax.methods import create_states, refuse_without_energy
-from vaebm_jax.plane import geometry_of
+from vaebm_jax.point_scores import geometry_of
 from vaebm_jax.sampling import generate
 from vaebm_jax.sources import density_of
 from vaebm_jax.train import run_keys
@@ -33,7 +33,7 @@ _CURVES = {
 def write_geometry(config: Config, workdir: str | os.PathLike, *, ema: bool = True) -> list[dict]:
     """Measures every checkpoint that a run on points has kept, and draws them.
 
-    Writes to the workdir: `geometry.jsonl`, a row a checkpoint, of `plane.geometry_of`;
+    Writes to the workdir: `geometry.jsonl`, a row a checkpoint, of `point_scores.geometry_of`;
     `samples/divergences.png`, the same as curves; and `samples/film.png`: the densities of energy
     and decoder, ancestral and revised samples at some of the steps, beside the data.
 
@@ -54,7 +54,7 @@ def write_geometry(config: Config, workdir: str | os.PathLike, *, ema: bool = Tr
         steps = [0, *saved]
     frames = {steps[index] for index in _spread(steps)}
     rows, film = [], []
-    for step in logs.tracked(steps, 'measuring', 'checkpoints', len(steps)):
+    for step in log.tracked(steps, 'measuring', 'checkpoints', len(steps)):
         states = _states_at(step, config, workdir)
         states = averaged(states) if ema else states
         rows.append({'step': step} | geometry_of(states, config))
@@ -64,7 +64,7 @@ def write_geometry(config: Config, workdir: str | os.PathLike, *, ema: bool = Tr
     write_atomically(workdir / 'geometry.jsonl', content.encode())
     draw_film(workdir / 'samples' / 'film.png', config, film)
     draw_curves(workdir / 'samples' / 'divergences.png', rows)
-    logs.say(
+    log.say(
         f'finished: {workdir / "geometry.jsonl"}; film.png and divergences.png in '
         f'{workdir / "samples"}'
     )

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from vaebm_jax import logs
+from vaebm_jax import log
 from vaebm_jax.config import DataConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import at_home
 from vaebm_jax.folders import describe, image_files, split_folders
 from vaebm_jax.images import read_with_largest
-from vaebm_jax.sources import check_split, held_out_counts
+from vaebm_jax.splits import check_split, held_out_counts
 
 _NUM_LOOKED_AT = 16
 _SALT = 'vaebm_jax split 1\0'  # Another one would share out every folder anew.
@@ -106,10 +106,10 @@ class Folder:
                 )
         description = self.description()
         line = f'data: {len(self):,} images of {self.data.name}'
-        logs.say(f'{line}; {description}' if description else line)
+        log.say(f'{line}; {description}' if description else line)
         bits = int(max(self.largest, default=0)).bit_length()
         if not self.data.white_level and 0 < bits < 16:
-            logs.say(
+            log.say(
                 f'warning: the 16-bit files use {bits} bits (largest value '
                 f'{max(self.largest):,} of 65,535) and are read dark; '
                 f'--config.data.white_level={2**bits - 1} makes that white'
@@ -129,13 +129,13 @@ class Folder:
         with concurrent.futures.ThreadPoolExecutor() as threads:
             readable = threads.map(is_readable, range(len(self.files)))
             total = len(self.files)
-            kept = list(logs.tracked(readable, 'trying the images', 'files', total))
+            kept = list(log.tracked(readable, 'trying the images', 'files', total))
         if not any(kept):
             raise UserError(f'data.dir holds {total} files and no image that can be read')
         skipped = list(itertools.compress(self.files, np.logical_not(kept)))
         if skipped:
             names = ', '.join(map(str, skipped[:3])) + (', ...' if len(skipped) > 3 else '')
-            logs.say(f'skipped {len(skipped)} of {total} files that cannot be read: {names}')
+            log.say(f'skipped {len(skipped)} of {total} files that cannot be read: {names}')
         return list(itertools.compress(self.files, kept))
 
 

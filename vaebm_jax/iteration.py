@@ -6,9 +6,9 @@ import chex
 import jax
 
 from vaebm_jax.base import States
+from vaebm_jax.batch import make_batch
 from vaebm_jax.condition import make_condition
 from vaebm_jax.config import Config
-from vaebm_jax.data import make_batch
 from vaebm_jax.parts import Metrics
 
 Step = Callable[..., tuple[States, Metrics]]
@@ -27,7 +27,7 @@ def iterate(
     Args:
       key: the run's own, the same at every iteration and on every device.
       states: of the run, the same on every device.
-      images: this device's, as `data.load_images` gives them.
+      images: this device's, as `loading.load_images` gives them.
       step: of the method, as `vaebm.train_step`.
       config: the experiment (static).
       axis_name: the mapped axis of devices, if there is one.

@@ -7,7 +7,7 @@ import pathlib
 import socket
 from collections.abc import Iterator
 
-from vaebm_jax import distributed, logs
+from vaebm_jax import distributed, log
 from vaebm_jax.errors import UserError
 
 
@@ -45,7 +45,7 @@ def _held(workdir):
                 'wait until that one has ended'
             ) from error
         except OSError as error:
-            logs.say(
+            log.say(
                 f'{workdir} is on a file system without locks ({error.strerror}): see to it '
                 'yourself that no second run uses it'
             )

@@ -23,7 +23,7 @@ import jax
 from absl import app, logging
 from absl import flags as absl_flags
 
-from vaebm_jax import __version__, command_line, distributed, flags, logs
+from vaebm_jax import __version__, command_line, distributed, flags, log
 from vaebm_jax.config import Config, validate
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate_likelihood import evaluate_likelihood
@@ -172,7 +172,7 @@ def use_compilation_cache() -> None:
         if '://' not in folder:
             check_writable(folder)
     except OSError as error:
-        logs.say(
+        log.say(
             f'compiled programs are not cached, for {folder or "a folder"} cannot be written '
             f'({error.strerror})'
         )
@@ -207,7 +207,7 @@ def print_result(text: str) -> None:
 
 def run() -> None:
     """Runs the command line; a user's mistake costs one line, not a traceback."""
-    logs.lose_what_cannot_be_written()
+    log.lose_what_cannot_be_written()
     end_as_ctrl_c()  # What is drawn and scored in parts goes on where it was.
     # Orbax has thirty lines to say a checkpoint; --verbosity=0 shows them.
     logging.set_verbosity(logging.FATAL)

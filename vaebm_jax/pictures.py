@@ -8,6 +8,7 @@ import chex
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vaebm_jax.batch import to_uint8
 from vaebm_jax.config import Config
 from vaebm_jax.files import write_atomically
 from vaebm_jax.methods import METHODS
@@ -30,12 +31,6 @@ class Picture(NamedTuple):
     caption: str
     more: str = ''
     mode: str = 'sample'
-
-
-def to_uint8(images: chex.Array) -> np.ndarray:
-    """Images in [-1, 1], clipped to it, as 0 to 255."""
-    images = np.clip(np.asarray(images, np.float32), -1.0, 1.0)
-    return np.round((images + 1.0) * 127.5).astype(np.uint8)
 
 
 def grid(images: chex.Array) -> Image.Image:

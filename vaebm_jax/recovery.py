@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from vaebm_jax import checkpoints, data, logs, pictures
+from vaebm_jax import checkpoints, log, pictures
 from vaebm_jax.base import States
+from vaebm_jax.batch import as_pixels, to_uint8
 from vaebm_jax.condition import CONDITIONS, fixed_condition, hint_of, seen_of
 from vaebm_jax.config import Config
 from vaebm_jax.errors import UserError
@@ -19,9 +20,11 @@ from vaebm_jax.files import at_home, local_folder, make_folder, whole_file, writ
 from vaebm_jax.fills import fills
 from vaebm_jax.images import read_image, read_opacity
 from vaebm_jax.inception import load_inception
+from vaebm_jax.loading import first_images, held_out, image_parts
 from vaebm_jax.methods import METHODS, has_energy, untrained_energy
 from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
 from vaebm_jax.pictures import Picture
+from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.sample import discard_others
 from vaebm_jax.sampling import recover, recover_by
 
@@ -50,13 +53,13 @@ def preview(config: Config) -> Callable[..., None]:
     Where no image is held out a line says so, and nothing is drawn.
     """
     try:
-        images = data.first_images(config.data, data.held_out(config.data), _NUM_ROWS)
+        images = first_images(config.data, held_out(config.data), _NUM_ROWS)
     except UserError as error:
-        logs.say(
+        log.say(
             f'warning: no pictures of recoveries will be drawn, for no image is held out: {error}'
         )
         return lambda path, keys, states: None
-    truth = data.as_pixels(images)
+    truth = as_pixels(images)
 
     def draw(path, keys, states):
         condition = fixed_condition(truth, config.condition)
@@ -103,16 +106,16 @@ def evaluate_recovery(
     weights = load_inception(inception_weights) if inception_weights else None
     workdir = local_folder(workdir)
     states, config = checkpoints.load(workdir, step, config)
-    truth = data.as_pixels(data.first_images(config.data, split, num_samples))
+    truth = as_pixels(first_images(config.data, split, num_samples))
     if weights is not None:
         refuse_too_few(truth, split, '--inception_weights')
     condition = jax.device_get(fixed_condition(truth, config.condition))
     step = int(states.step)
-    logs.say_checkpoint('evaluate', step, workdir, config)
+    say_checkpoint('evaluate', step, workdir, config)
     if split != 'train':
         checkpoints.warn_of_seen_images(workdir, step, config)
-    logs.say(f'data: {len(truth)} images of {split}')
-    train_images = map(data.as_pixels, data.image_parts(config.data, 'train'))
+    log.say(f'data: {len(truth)} images of {split}')
+    train_images = map(as_pixels, image_parts(config.data, 'train'))
     completed = fills(condition, config.condition, train_images)
     completed = recoveries(states, config, condition, truth, num_recoveries, ema) | completed
 
@@ -120,7 +123,7 @@ def evaluate_recovery(
     cut = holes(region)
     reference = Scores()
     if weights is not None:
-        reference.add(features_of(weights, cut(pictures.to_uint8(truth))))
+        reference.add(features_of(weights, cut(to_uint8(truth))))
     result = {
         'checkpoint_step': step,
         'data': config.data.name,
@@ -131,18 +134,16 @@ def evaluate_recovery(
         'protocol': _PROTOCOL + compared(region),
     }
     for name, images in completed.items():
-        images = pictures.to_uint8(images)
-        result[name] = {'num_samples': len(images)} | fidelity(
-            truth, data.as_pixels(images), region
-        )
+        images = to_uint8(images)
+        result[name] = {'num_samples': len(images)} | fidelity(truth, as_pixels(images), region)
         if weights is not None:
             scores = Scores()
             scores.add(features_of(weights, cut(images)))
             result[name] |= scores.against(reference.moments)
     write_json(workdir / 'evaluation.json', result)
     for line in table(result, tuple(completed)):
-        logs.say(line)
-    logs.say(f'finished: {workdir / "evaluation.json"}')
+        log.say(line)
+    log.say(f'finished: {workdir / "evaluation.json"}')
     return result
 
 
@@ -174,7 +175,7 @@ def recoveries(
 
 def _tracked(num_recoveries):
     """Shows how many recoveries `recover` has drawn."""
-    return lambda firsts: logs.tracked(firsts, 'drawing', 'recoveries', num_recoveries, firsts.step)
+    return lambda firsts: log.tracked(firsts, 'drawing', 'recoveries', num_recoveries, firsts.step)
 
 
 def fidelity(truth: np.ndarray, images: np.ndarray, region: np.ndarray) -> dict[str, float]:
@@ -244,8 +245,8 @@ def sample_recoveries(
     """
     states, config = checkpoints.load(workdir, step, config)
     folder = local_folder(workdir) / 'samples'
-    logs.say_checkpoint('sample', int(states.step), workdir, config)
-    truth = data.as_pixels(data.first_images(config.data, split, num_samples))
+    say_checkpoint('sample', int(states.step), workdir, config)
+    truth = as_pixels(first_images(config.data, split, num_samples))
     condition = jax.device_get(fixed_condition(truth, config.condition))
     key = jax.random.key(config.seed, impl=config.generator)
     drawing = _tracked(len(condition) * num_recoveries)
@@ -256,7 +257,7 @@ def sample_recoveries(
             np.savez(file, images=images)
     draw_rows(folder / 'recovery.png', condition, *drawn, truth)
     discard_others(folder, config)
-    logs.say(
+    log.say(
         f'finished: {folder}/recovery.png; {num_recoveries} recoveries each of {len(truth)} images '
         f'of {split} in {" and ".join(f"{name}.npz" for name in samplers)}'
     )
@@ -361,20 +362,20 @@ def recover_file(
         is_seen = np.zeros((height, width), bool)
         condition = fixed_condition(image[None], config.condition)
     if warning := untrained_energy(int(states.step), config):
-        logs.say(warning)
+        log.say(warning)
     key = jax.random.key(config.seed, impl=config.generator)
     _, refined = recover(key, states, config, np.asarray(condition), num_recoveries, ema)
     suffix = image_format(outputs[0])
     with written(outputs[0]):
         make_folder(outputs[0].parent)
-    for output, recovery in zip(outputs, pictures.to_uint8(refined[0]), strict=True):
+    for output, recovery in zip(outputs, to_uint8(refined[0]), strict=True):
         whole = Image.fromarray(recovery[..., 0] if channels == 1 else recovery)
         if photo.size != whole.size:
             whole = whole.resize(photo.size, Image.Resampling.BICUBIC)
         whole.paste(photo, mask=Image.fromarray(np.uint8(255 * is_seen)))
         with whole_file(output) as file:
             whole.save(file, suffix, quality=_QUALITY)
-    logs.say(f'finished: {", ".join(map(str, outputs))}')
+    log.say(f'finished: {", ".join(map(str, outputs))}')
 
 
 def output_paths(output_file: str | os.PathLike, num_recoveries: int) -> list[pathlib.Path]:
@@ -474,4 +475,4 @@ def _soft_share(values):
 
 def as_array(image: Image.Image, channels: int) -> np.ndarray:
     """`[H, W, C]` in [-1, 1]."""
-    return data.as_pixels(np.asarray(image, np.uint8).reshape(image.height, image.width, channels))
+    return as_pixels(np.asarray(image, np.uint8).reshape(image.height, image.width, channels))

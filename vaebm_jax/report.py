@@ -13,7 +13,7 @@ from vaebm_jax.config import Config, flatten
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, write_atomically
 from vaebm_jax.methods import has_energy
-from vaebm_jax.plane import NUMBERS
+from vaebm_jax.point_scores import NUMBERS
 from vaebm_jax.tasks import task_of
 
 _STYLE = """

@@ -8,14 +8,17 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, data, distributed, logs, pictures
+from vaebm_jax import checkpoints, distributed, log, pictures
 from vaebm_jax.apply import averaged
+from vaebm_jax.batch import as_pixels
 from vaebm_jax.config import Config
 from vaebm_jax.draws import Draws
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, whole_file
+from vaebm_jax.loading import first_images
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.pictures import Picture
+from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.sampling import (
     generate,
     generate_by,
@@ -81,7 +84,7 @@ def sample(
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
     folder = local_folder(workdir) / 'samples'
-    logs.say_checkpoint('sample', int(states.step), workdir, config)
+    say_checkpoint('sample', int(states.step), workdir, config)
     samplers = METHODS[config.method].samplers
     draws = Draws(local_folder(workdir), states, config, num_samples, samplers)
     draws.share(lambda part: None)
@@ -90,7 +93,7 @@ def sample(
         names = write_pictures(states, config, folder, interpolation == 'spherical')
         write_samples(draws, folder)
         discard_others(folder, config)
-        logs.say(
+        log.say(
             f'finished: {folder}/{", ".join(names)}; {num_samples:,} images each in '
             f'{", ".join(f"{name}.npz" for name in samplers)} and folders of PNGs'
         )
@@ -107,7 +110,7 @@ def write_samples(draws: Draws, folder: pathlib.Path) -> None:
             np.savez(file, images=images)
         shutil.rmtree(folder / name, ignore_errors=True)
         width = len(str(len(images) - 1))
-        for index, image in enumerate(logs.tracked(images, f'{name} PNGs', 'files', len(images))):
+        for index, image in enumerate(log.tracked(images, f'{name} PNGs', 'files', len(images))):
             pictures.save(folder / name / f'{index:0{width}d}.png', image)
     draws.discard()
 
@@ -149,11 +152,11 @@ def write_pictures(states, config, folder, spherical):
     if not {'encoder', 'decoder'} <= states.models.keys():
         return names
     try:
-        images = data.first_images(config.data, 'test', 32)
+        images = first_images(config.data, 'test', 32)
     except UserError as error:
-        logs.say(f'no reconstructions: {error}')
+        log.say(f'no reconstructions: {error}')
         return names
-    images = data.as_pixels(images, config.data.headroom)
+    images = as_pixels(images, config.data.headroom)
     rebuilt = reconstruct(states, images)
     rows = [row for pair in zip(_rows(images), _rows(rebuilt), strict=True) for row in pair]
     pictures.side_by_side(

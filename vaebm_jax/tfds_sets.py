@@ -11,7 +11,7 @@ import shlex
 import numpy as np
 from PIL import Image
 
-from vaebm_jax import logs
+from vaebm_jax import log
 from vaebm_jax.config import DataConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import at_home
@@ -42,7 +42,7 @@ def load(data: DataConfig, split: str) -> np.ndarray:
         raise refusal(versions[0], _other_format(versions[0]))
     if version != versions[0]:
         reason = f'version {versions[0].name} {_other_format(versions[0])}'
-        logs.say(f'data: {data.name} in version {version.name}, for {reason}')
+        log.say(f'data: {data.name} in version {version.name}, for {reason}')
     import tensorflow_datasets as tfds
     from google.protobuf.json_format import ParseError
 

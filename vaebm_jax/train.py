@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaebm_jax import checkpoints, data, distributed, logs
+from vaebm_jax import checkpoints, distributed, log
 from vaebm_jax.apply import averaged
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
@@ -18,8 +18,11 @@ from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.errors import UserError
 from vaebm_jax.files import local_folder, make_folder, write_atomically
 from vaebm_jax.interruption import Interrupted, noticed
+from vaebm_jax.loading import Files, open_images
 from vaebm_jax.lock import locked
 from vaebm_jax.methods import METHODS, create_states, rates_at
+from vaebm_jax.metrics_file import EventFiles, MetricsFile
+from vaebm_jax.order import batch_indices, stream
 from vaebm_jax.parallel import (
     all_devices,
     check_divides,
@@ -30,6 +33,7 @@ from vaebm_jax.parallel import (
     place_states,
     split_rows,
 )
+from vaebm_jax.progress import Progress
 
 # Of a config, what draws the pictures of a training run: `draw(path, keys, states)` writes one, by
 # keys of z and of the chains' noise, the same at every step, and with the states' `params`.
@@ -55,7 +59,8 @@ def train(
       profile: also write a trace of a few calls to `<workdir>/profile`.
       tensorboard: also write the metrics to `<workdir>/tensorboard`.
       strict: do not go on from an older checkpoint where the newest is damaged.
-      preview: makes what draws `samples/step_<8 digits>.png`; None: the one of the run's task.
+      preview: makes what draws `samples/step_<8 digits>.png`, as `preview` of a row of TASKS does;
+        None: there are none.
 
     Returns:
       The trained states.
@@ -67,10 +72,6 @@ def train(
     """
     validate(config.freeze())
     distributed.check_alike(to_json(config))
-    if preview is None:
-        from vaebm_jax.tasks import task_of  # With scikit-image, which only some tasks need.
-
-        preview = task_of(config).preview
     devices = all_devices()
     check_divides(config, len(devices))
     workdir = local_folder(workdir)
@@ -80,26 +81,26 @@ def train(
         refuse_other_run(before, config)
     elif config.init_from:
         checkpoints.refuse_other_start(config)
-    logs.say(
+    log.say(
         f'jax {jax.__version__}, {len(devices)} x {devices[0].device_kind} ({devices[0].platform})'
         + (f' in {jax.process_count()} processes' if jax.process_count() > 1 else '')
     )
     if unused := METHODS[config.method].unused:
-        logs.say(f'not used by {config.method}: {", ".join(unused)}')
-    files, images = None, data.open_images(config.data)
+        log.say(f'not used by {config.method}: {", ".join(unused)}')
+    files, images = None, open_images(config.data)
     if not isinstance(images, np.ndarray):
         files = images.listing
         checkpoints.refuse_other_files(workdir, files, config.num_steps)
         images = images.resident()
     else:
-        logs.say(f'data: {len(images):,} images of {config.data.name}')
+        log.say(f'data: {len(images):,} images of {config.data.name}')
     if len(images) < config.batch_size:
         raise UserError(
             f'batch_size must be at most the {len(images)} images of {config.data.name}, '
             f'got {config.batch_size}'
         )
     if METHODS[config.method].warm_start and config.warmup_steps >= config.num_steps:
-        logs.say(
+        log.say(
             f'warning: the energy learns nothing, for all {config.num_steps} steps are the warm '
             f"start's (warmup_steps {config.warmup_steps})"
         )
@@ -113,9 +114,9 @@ def train(
         start = checkpoints.newest_whole(manager, strict) or 0
         rollbacks = checkpoints.rollbacks_at(manager, start) if start else 0
         if start:
-            logs.say(f'resume: from step {start} in {workdir}')
+            log.say(f'resume: from step {start} in {workdir}')
         if start >= config.num_steps:
-            logs.say(
+            log.say(
                 f'finished: {workdir} stands at step {start} of {config.num_steps}'
                 + (', and no step is left to profile' if profile else '')
             )
@@ -154,7 +155,7 @@ def train(
                 for file in rows[:1]:
                     file.roll_back(start, rollbacks, divergence.step, divergence.values)
                 again = f'again from step {newest}, so its checkpoint is deleted; '
-                logs.say(
+                log.say(
                     f'diverged at step {divergence.step}: {divergence.reason}; '
                     f'{again if is_at_fault else ""}back to step '
                     f'{start} with other noise and rates multiplied by '
@@ -162,9 +163,9 @@ def train(
                     f'(roll-back {rollbacks} of {config.divergence.max_rollbacks})'
                 )
                 continue
-            logs.say(
-                f'finished: step {config.num_steps} of {config.num_steps}, pictures in '
-                f'{workdir}/samples'
+            log.say(
+                f'finished: step {config.num_steps} of {config.num_steps}'
+                + (f', pictures in {workdir}/samples' if preview else '')
             )
             return states
 
@@ -173,14 +174,14 @@ def train_from(
     start: int,
     rollbacks: int,
     config: Config,
-    images: np.ndarray | data.Files,
+    images: np.ndarray | Files,
     files: dict | None,
     workdir: pathlib.Path,
     manager: ocp.CheckpointManager,
-    rows: Sequence[logs.MetricsFile | logs.EventFiles],
+    rows: Sequence[MetricsFile | EventFiles],
     signal_name: Callable[[], str],
     profile: bool,
-    preview: Preview,
+    preview: Preview | None,
 ) -> States:
     """Trains from the checkpoint of step `start` (0: fresh states) to `config.num_steps`.
 
@@ -196,9 +197,9 @@ def train_from(
     warm_start = method.warm_start or method.step
     steps = {step: compile_step(step, config, devices) for step in (warm_start, method.step)}
     batches = call_images(key_order, images, config, devices, start)
-    draw = preview(config) if distributed.is_first() else None
+    draw = preview(config) if preview and distributed.is_first() else None
     picture_keys = tuple(jax.random.split(key_samples))
-    progress = logs.Progress(config, start)
+    progress = Progress(config, start)
     earlier, compiled = None, set()
     with contextlib.closing(progress), contextlib.ExitStack() as trace:
         for index, (first, last) in enumerate(calls(config, start)):
@@ -263,17 +264,17 @@ def profiled(folder: pathlib.Path) -> Iterator[None]:
         with jax.profiler.trace(folder):
             yield
     finally:
-        logs.say(f'profile: {folder} (TensorBoard, or Perfetto)')
+        log.say(f'profile: {folder} (TensorBoard, or Perfetto)')
 
 
 def open_rows(
     workdir: pathlib.Path, start: int, rollbacks: int, tensorboard: bool
-) -> list[logs.MetricsFile | logs.EventFiles]:
+) -> list[MetricsFile | EventFiles]:
     """What a run's metrics are written to, by process 0, cut back to the step it starts from."""
     if not distributed.is_first():
         return []
-    rows = [logs.MetricsFile(workdir / 'metrics.jsonl', start, rollbacks)]
-    return [*rows, logs.EventFiles(workdir / 'tensorboard', start)] if tensorboard else rows
+    rows = [MetricsFile(workdir / 'metrics.jsonl', start, rollbacks)]
+    return [*rows, EventFiles(workdir / 'tensorboard', start)] if tensorboard else rows
 
 
 def run_keys(config: Config, rollbacks: int) -> chex.PRNGKey:
@@ -306,7 +307,7 @@ def warn_of_other_rates(step: int, before: Config, config: Config) -> None:
         if new[name] != old[name]
     ]
     if changes:
-        logs.say(
+        log.say(
             f'warning: at step {step} {" and ".join(changes)}, for num_steps was '
             f'{before.num_steps} and is now {config.num_steps} (schedule.name is '
             f'{config.schedule.name})'
@@ -361,7 +362,7 @@ def calls(config: Config, start: int) -> Iterator[tuple[int, int]]:
 
 def call_images(
     key: chex.PRNGKey,
-    images: np.ndarray | data.Files,
+    images: np.ndarray | Files,
     config: Config,
     devices: list[jax.Device],
     start: int,
@@ -376,14 +377,12 @@ def call_images(
 
     if not isinstance(images, np.ndarray):
         own = own_rows(size, devices)
-        stream = data.stream(images, key, size, own, start, config.num_steps)
+        batches = stream(images, key, size, own, start, config.num_steps)
         for first, last in calls(config, start):
-            rows = padded([next(stream) for _ in range(first, last)])
+            rows = padded([next(batches) for _ in range(first, last)])
             yield split_rows(rows, devices)
     else:
         gather = hold_images(images, devices)
         for first, last in calls(config, start):
             steps = range(first, last)
-            yield gather(
-                padded([data.batch_indices(key, step, len(images), size) for step in steps])
-            )
+            yield gather(padded([batch_indices(key, step, len(images), size) for step in steps]))

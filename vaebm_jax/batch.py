@@ -1,0 +1,84 @@
+"""Batches: from images of 8 bits to pixels in [-1, 1], and back."""
+
+import functools
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaebm_jax.config import DataConfig
+from vaebm_jax.keys import chain_keys
+
+
+@flax.struct.dataclass
+class Batch:
+    """Observed images, and what is known of them where the model is conditional.
+
+    Attributes:
+      image: `[B, H, W, C]`, pixels in [-1, 1], black and white as far beyond as `data.headroom`.
+      condition: `[B, H, W, K]`, or None.
+    """
+
+    image: chex.Array
+    condition: chex.Array | None = None
+
+
+def make_batch(
+    key: chex.PRNGKey, images: chex.Array, data: DataConfig, first: chex.Numeric = 0
+) -> Batch:
+    """From 8 bits to [-1, 1]: x / 127.5 - 1, with the config's crops, flips, noise and headroom.
+
+    What is no integer has units of its own, and stays as it is.
+
+    Args:
+      key: this iteration's.
+      images: `[B, H, W, C]` uint8, of `data.load_size` where it is given; or points, float32.
+      data: says what is done.
+      first: the index of the first image in the global batch; draws follow the global index.
+    """
+    data.freeze()
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return Batch(images)
+    keys = chain_keys(key, images.shape[0], first)
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
+    if images.shape[1] > data.image_size:
+        crop = functools.partial(_random_crop, size=data.image_size)
+        images = jax.vmap(crop)(keys[:, 2], images)
+    if data.flip:
+        is_flipped = jax.vmap(lambda key: jax.random.bernoulli(key, np.float32(0.5)))(keys[:, 0])
+        images = jnp.where(is_flipped[:, None, None, None], images[:, :, ::-1], images)
+    image = images.astype(jnp.float32)
+    if data.dequantize:
+        shape = images.shape[1:]
+        noise = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32))(keys[:, 1])
+        image = (image + noise) / 128.0 - 1.0
+    else:
+        image = image / 127.5 - 1.0
+    return Batch(image + beyond_ends(images, data.headroom, jnp.float32))
+
+
+def _random_crop(key, image, size):
+    corner = jax.random.randint(key, (2,), 0, image.shape[0] - size + 1, jnp.int32)
+    return jax.lax.dynamic_slice(image, (*corner, np.int32(0)), (size, size, image.shape[-1]))
+
+
+def as_pixels(images: np.ndarray, headroom: float = 0.0) -> np.ndarray:
+    """uint8 images as float32 in [-1, 1], and its headroom; points stay as they are."""
+    if np.issubdtype(images.dtype, np.floating):
+        return images
+    return np.asarray(images / 127.5 - 1.0 + beyond_ends(images, headroom), np.float32)
+
+
+def beyond_ends(
+    images: chex.Array, headroom: float, dtype: chex.ArrayDType = np.float64
+) -> chex.Array:
+    """What is added to pixels of 0 and 255, of which 8 bits say: at least so dark, so light."""
+    return headroom * ((images == 255).astype(dtype) - (images == 0).astype(dtype))
+
+
+def to_uint8(images: chex.Array) -> np.ndarray:
+    """Images in [-1, 1], clipped to it, as 0 to 255."""
+    images = np.clip(np.asarray(images, np.float32), -1.0, 1.0)
+    return np.round((images + 1.0) * 127.5).astype(np.uint8)

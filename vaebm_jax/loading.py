@@ -1,0 +1,69 @@
+"""The images of a split, from a source (sources.py) or, of the largest, as files on disk."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from vaebm_jax import log
+from vaebm_jax.array_file import ArrayFile
+from vaebm_jax.config import DataConfig
+from vaebm_jax.folder import Folder
+from vaebm_jax.sources import source_of
+from vaebm_jax.splits import check_split
+
+Files = Folder | ArrayFile  # On disk, not read.
+
+
+def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Files:
+    """The images of a split: `[N, H, W, C]` uint8, or files larger than `resident_bytes`.
+
+    Points are float32.
+
+    Raises:
+      UserError: if the set is not where it is looked for, or has no such split.
+    """
+    images = open_images(data, split)
+    return images if isinstance(images, np.ndarray) else images.resident()
+
+
+def open_images(data: DataConfig, split: str = 'train') -> np.ndarray | Files:
+    """As `load_images`, but nothing of files on disk is read."""
+    source = source_of(data)
+    if source.splits is not None:
+        check_split(data.name, split, source.splits)
+    return source.load(data, split)
+
+
+def first_images(data: DataConfig, split: str, num_images: int | None) -> np.ndarray:
+    """The first images of a split, whole, `[n, H, W, C]` uint8; None: all."""
+    images = open_images(dataclasses.replace(data, load_size=0), split)
+    if not isinstance(images, np.ndarray):
+        return images.read(range(len(images))[:num_images])
+    return images[:num_images]
+
+
+def image_parts(data: DataConfig, split: str, part_bytes: int = 2**23) -> Iterator[np.ndarray]:
+    """All images of a split, whole, in parts of at most `part_bytes`: `[n, H, W, C]` uint8 each.
+
+    Of files no more than a part is read at a time, and nothing before the first is asked for.
+    """
+    images = open_images(dataclasses.replace(data, load_size=0), split)
+    size = max(1, part_bytes // int(np.prod(images[0].shape)))
+    firsts = range(0, len(images), size)
+    for first in log.tracked(firsts, f'reading {split}', 'images', len(images), size):
+        rows = slice(first, first + size)
+        is_held = isinstance(images, np.ndarray)
+        yield images[rows] if is_held else images.read(range(len(images))[rows])
+
+
+def check_splits(data: DataConfig, *splits: str) -> None:
+    """Raises a UserError, before any work, where files on disk have no images of a split."""
+    if source_of(data).splits is None:
+        for split in splits:
+            open_images(dataclasses.replace(data, skip_unreadable=False), split)
+
+
+def held_out(data: DataConfig) -> str:
+    """The split to look at while training: val of files that have one, else test."""
+    return 'val' if source_of(data).has_val(data) else 'test'
