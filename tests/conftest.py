@@ -1,8 +1,13 @@
+import dataclasses
+
 import chex
 import jax
 import pytest
+from helpers.configs import tiny
+from helpers.inception import inception_weights, random_port, write
 
-from vaebm_jax.config import Config, DataConfig, LangevinConfig, NetworkConfig
+from vaebm_jax import geometry
+from vaebm_jax.config import Config, DataConfig
 
 # `[B]` against `[B, 1]` is the likeliest silent mistake here.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -20,22 +25,37 @@ def _fresh_trace_counter():
     chex.clear_trace_counter()
 
 
-def tiny() -> Config:
-    """8x8 images through small dense networks: a step takes milliseconds."""
-    table = (('dense', 16),)
-    return Config(
-        num_steps=6,
-        batch_size=8,
-        latent_dim=4,
-        log_every=2,
-        sample_every=0,
-        checkpoint_every=2,
-        data=DataConfig(name='digits'),
-        langevin=LangevinConfig(num_steps=3),
-        network=NetworkConfig(energy=table, encoder=table, decoder=table),
-    )
-
-
 @pytest.fixture
 def tiny_config() -> Config:
     return tiny()
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    """Random numbers in the first layers of Inception-v3: 64 features."""
+    arrays = inception_weights.converted(random_port())
+    stem = {
+        name: arrays[f'{layer}/{name[-1]}']
+        for layer in ('conv', 'conv_1', 'conv_2')
+        for name in (f'{layer}/w', f'{layer}/b')
+    }
+    return write(tmp_path_factory.mktemp('weights') / 'stem.npz', stem)
+
+
+@pytest.fixture
+def toy_config(tiny_config, monkeypatch) -> Config:
+    """Of points of the plane."""
+    # Coarser grids, for speed: cells of 1/6, narrower than the ring's deviation.
+    monkeypatch.setattr(geometry.make_grid, '__defaults__', (5.0, 60))
+    monkeypatch.setattr(geometry, '_PRIOR_CELLS', 60)
+    config = dataclasses.replace(
+        tiny_config,
+        latent_dim=2,
+        num_steps=4,
+        keep_checkpoints=0,
+        data=DataConfig(name='ring', image_size=1, num_channels=2),
+    )
+    config.langevin.step_size = 0.2
+    config.energy.reference_std = 1.5
+    config.network.decoder_output = 'linear'
+    return config

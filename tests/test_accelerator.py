@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from run_on_devices import CONFIGS, fresh_states, train
+from helpers.run_on_devices import CONFIGS, fresh_states, train
 
 from vaebm_jax.apply import energy_of
 from vaebm_jax.config import Config, DataConfig, cifar10_paper_network

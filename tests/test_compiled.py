@@ -5,15 +5,14 @@
 
 import importlib.util
 import json
-import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
-from test_configs import NUM_PARAMETERS, read_config
+from helpers.commands import ROOT
+from helpers.configs import NUM_PARAMETERS, read_config
 
-ROOT = pathlib.Path(__file__).parent.parent
 TARGETS = ('v5e:2x4', 'h100x8')
 PODS = ('v5e:16x16', 'v5p:8x8x8', 'v6e:16x16', 'h100x8')
 CONFIGS = [name for name in NUM_PARAMETERS if not name.startswith('toy2d')]

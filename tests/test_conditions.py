@@ -6,9 +6,8 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.runs import train
+from helpers.runs import assert_same_states, train
 from PIL import Image
-from test_train import assert_same_states
 
 from vaebm_jax import recovery
 from vaebm_jax.batch import as_pixels

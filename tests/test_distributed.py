@@ -13,8 +13,9 @@ import time
 import jax
 import numpy as np
 import pytest
-from test_interruption import ROOT, rows, wait_for, write_config
-from test_parallel import QUICK, assert_close, run_on_devices
+from helpers.commands import ROOT, wait_for, write_config
+from helpers.devices import QUICK, assert_close, run_on_devices
+from helpers.runs import rows
 
 from vaebm_jax import distributed, load
 from vaebm_jax.errors import UserError
@@ -23,7 +24,6 @@ from vaebm_jax.order import batch_indices, stream
 from vaebm_jax.parallel import own_rows
 from vaebm_jax.train import train
 
-SCRIPT = pathlib.Path(__file__).with_name('run_in_processes.py')
 PATIENCE = 900  # Seconds, on a machine that does other things too.
 
 
@@ -61,8 +61,9 @@ def run_in_processes(folder, num_processes, num_devices, num_steps, dtype):
     address = free_address()
     processes = [
         spawn(
-            [sys.executable, SCRIPT, folder, address]
+            [sys.executable, '-m', 'helpers.run_in_processes', folder, address]
             + [str(value) for value in (num_processes, process_id, num_steps, dtype)],
+            cwd=ROOT / 'tests',
             env=environment(num_devices, folder),
         )
         for process_id in range(num_processes)

@@ -1,16 +1,16 @@
 """JAX's own switches, strict promotion of types and 64 bits: neither changes a number."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
-from run_core import CONFIGS, arrays, sample, train_and_draw
+from helpers.commands import ROOT
+from helpers.run_core import CONFIGS, arrays, sample, train_and_draw
 
-_RUN_CORE = pathlib.Path(__file__).with_name('run_core.py')
+_RUN_CORE = ROOT / 'tests' / 'helpers' / 'run_core.py'
 
 
 def assert_same(results, expected):

@@ -6,9 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from helpers.commands import command
 from PIL import Image
-from test_inception import random_port, write
-from test_main import command
 
 from vaebm_jax import checkpoints, draws, evaluate, load, log, sample
 from vaebm_jax.batch import to_uint8
@@ -16,20 +15,6 @@ from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, reference_statistics
 from vaebm_jax.inception import load_inception
 from vaebm_jax.train import train
-
-
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    """Random numbers in the first layers of Inception-v3: 64 features."""
-    import inception_weights
-
-    arrays = inception_weights.converted(random_port())
-    stem = {
-        name: arrays[f'{layer}/{name[-1]}']
-        for layer in ('conv', 'conv_1', 'conv_2')
-        for name in (f'{layer}/w', f'{layer}/b')
-    }
-    return write(tmp_path_factory.mktemp('weights') / 'stem.npz', stem)
 
 
 @pytest.fixture

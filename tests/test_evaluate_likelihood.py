@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_main import ROOT, command
+from helpers.commands import ROOT, command
 
 from vaebm_jax import checkpoints, create_states, energy_fn, geometry
 from vaebm_jax.batch import to_uint8

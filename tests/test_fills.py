@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.images import smooth_images
 from sklearn.linear_model import Ridge
 
 from vaebm_jax.batch import as_pixels
@@ -17,12 +18,6 @@ from vaebm_jax.metrics import psnr
 
 KEY = jax.random.key(0)
 HOLE = ConditionConfig('center_hole', jitter=0.3)
-
-
-def smooth_images(num_images, size=32, seed=0):
-    """A few colours blended over the image, with more of a slope than a mean tells."""
-    corners = np.random.default_rng(seed).uniform(-1.0, 1.0, (num_images, 3, 3, 3))
-    return np.asarray(resize(corners, size).clip(-1.0, 1.0), np.float32)
 
 
 def test_fills_are_what_they_are_called():

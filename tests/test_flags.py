@@ -5,44 +5,13 @@ import time
 
 import jax
 import pytest
-from conftest import tiny
-from test_main import ROOT, command
+from helpers.commands import ROOT, command
+from helpers.configs import tiny
+from helpers.flags import ACTS, COMPUTING, EVERYWHERE
 
 import vaebm_jax
 from vaebm_jax import flags
 from vaebm_jax.config import Config, flatten, to_json
-
-DRAWING = 'sample evaluate likelihood recover'
-COMPUTING = f'train {DRAWING} geometry'
-EVERYWHERE = f'{COMPUTING} report'
-# By hand, from what the modes do; and a value that is right for each.
-ACTS = {
-    'workdir': (EVERYWHERE, 'run'),
-    'mode': (EVERYWHERE, 'train'),
-    'debug': (EVERYWHERE, 'true'),
-    'resume': ('train', 'strict'),
-    'profile': ('train', 'true'),
-    'tensorboard': ('train', 'true'),
-    'num_samples': ('sample evaluate likelihood', '20'),
-    # Chains of likelihood and of geometry's film begin at refined samples or end there.
-    'langevin_steps': (f'{DRAWING} geometry', '3'),
-    'step': (DRAWING, '3'),  # Geometry goes through all of them.
-    'ema': (f'{DRAWING} geometry', 'true'),
-    'interpolation': ('sample', 'spherical'),
-    'split': ('sample evaluate', 'val'),
-    'num_recoveries': ('sample evaluate recover', '2'),
-    'inception_weights': ('evaluate', 'weights.npz'),
-    'reference_split': ('evaluate', 'test'),
-    'num_reference': ('evaluate', '20'),
-    'num_temperatures': ('likelihood', '10'),
-    'input': ('recover', 'photo.png'),
-    'mask': ('recover', 'mask.png'),
-    'output': ('recover', 'out.png'),
-    'distributed': (COMPUTING, 'off'),
-    'coordinator_address': (COMPUTING, 'host:1'),
-    'num_processes': (COMPUTING, '2'),
-    'process_id': (COMPUTING, '1'),
-}
 
 
 def test_the_list_is_whole():

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.commands import ROOT
 from jax.sharding import PartitionSpec as P
 
 from vaebm_jax import (
@@ -30,7 +30,7 @@ from vaebm_jax import (
 from vaebm_jax.config import ConditionConfig, Config, LangevinConfig, NetworkConfig, VAEConfig
 from vaebm_jax.parts import vae_loss
 
-PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'functional_api.md'
+PAGE = ROOT / 'docs' / 'functional_api.md'
 KEY = jax.random.key(1)
 jit_step = jax.jit(train_step, static_argnames='config')
 
@@ -67,7 +67,7 @@ def test_the_page_runs(tmp_path):
         'XLA_FLAGS': (
             '--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0'
         ),
-        'PYTHONPATH': str(PAGE.parent.parent),
+        'PYTHONPATH': str(ROOT),
     }
     run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

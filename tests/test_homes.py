@@ -10,9 +10,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import tiny
-from test_evaluate import weights  # noqa: F401
-from test_main import ROOT, TINY
+from helpers.commands import ROOT, TINY
+from helpers.configs import tiny
 
 import vaebm_jax
 from vaebm_jax import evaluate, files
@@ -95,7 +94,7 @@ def test_a_home_that_there_is_not_is_told_and_no_folder_is_made(tmp_path, path):
 @pytest.mark.parametrize(
     'kind', ['no home', 'a file', 'a file below', 'a file of that name', 'no home known']
 )
-def test_a_cache_that_cannot_be_written_ends_no_work(home, tmp_path, weights, kind):  # noqa: F811
+def test_a_cache_that_cannot_be_written_ends_no_work(home, tmp_path, weights, kind):
     """Read-only folders are the same to it, but not to root, who may run this."""
     cache = tmp_path / 'cache'
     environment = {
@@ -128,7 +127,7 @@ def test_a_cache_that_cannot_be_written_ends_no_work(home, tmp_path, weights, ki
     assert 'Warning' not in result.stderr and not list((tmp_path / 'work').iterdir())
 
 
-def test_a_disk_that_is_full_later_and_a_damaged_cache(tmp_path, weights, capsys):  # noqa: F811
+def test_a_disk_that_is_full_later_and_a_damaged_cache(tmp_path, weights, capsys):
     """The statistics of the first call, whatever of the folder can be written or read."""
     images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
     loaded = load_inception(weights)

@@ -1,59 +1,20 @@
 """Signals to real processes: nothing is lost, and a scheduler can tell."""
 
 import dataclasses
-import json
-import os
-import pathlib
 import signal
 import subprocess
 import sys
 import threading
-import time
 
 import jax
 import numpy as np
 import pytest
+from helpers.commands import start, wait_for
+from helpers.runs import rows
 
 from vaebm_jax import load
-from vaebm_jax.config import to_json
 from vaebm_jax.interruption import noticed
 from vaebm_jax.train import train
-
-ROOT = pathlib.Path(__file__).parents[1]
-
-
-def write_config(config, workdir):
-    """A config file beside the workdir."""
-    file = workdir.parent / 'config.py'
-    file.write_text(
-        f'from vaebm_jax.config import from_json\n\n\n'
-        f'def get_config():\n    return from_json({to_json(config)!r})\n'
-    )
-    return file
-
-
-def start(config, workdir, *arguments):
-    """The command line on a config, in a process of its own."""
-    file = write_config(config, workdir)
-    return subprocess.Popen(
-        [sys.executable, '-m', 'vaebm_jax.main', f'--config={file}', f'--workdir={workdir}']
-        + list(arguments),
-        cwd=ROOT,
-        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XDG_CACHE_HOME': str(workdir.parent)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(path, process):
-    while not path.exists():
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        time.sleep(0.01)
-
-
-def rows(workdir):
-    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-    return [{**json.loads(line), 'images_per_second': None} for line in lines]
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])

@@ -9,8 +9,8 @@ import time
 import jax
 import numpy as np
 import pytest
-from helpers.runs import train
-from test_interruption import rows, start
+from helpers.commands import start
+from helpers.runs import rows, train
 
 from vaebm_jax import load
 

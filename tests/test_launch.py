@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import re
 import shlex
 import signal
@@ -12,11 +11,10 @@ import time
 
 import pytest
 import yaml
-from test_interruption import wait_for, write_config
+from helpers.commands import ROOT, wait_for, write_config
 
 from vaebm_jax import load
 
-ROOT = pathlib.Path(__file__).parents[1]
 LAUNCH = ROOT / 'launch'
 SLICE = {'NAME': 'pod', 'ZONE': 'a', 'TYPE': 'v5litepod-16', 'VERSION': 'v2', 'NFS': 'host:/share'}
 

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from helpers.configs import read_config
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from test_configs import read_config
 
 from vaebm_jax import generate
 from vaebm_jax.train import train

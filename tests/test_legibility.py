@@ -1,14 +1,14 @@
 """benchmarks/legibility.py: precision and recall of sets whose overlap is known."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from helpers.commands import ROOT
 
-BENCHMARKS = pathlib.Path(__file__).parents[1] / 'benchmarks'
+BENCHMARKS = ROOT / 'benchmarks'
 # In a process of its own: its flags have the names of main's.
 PROGRAM = """
 import json, sys

@@ -1,18 +1,15 @@
 """One, two and three images: every mode works, or tells before its work how many it needs."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
+from helpers.commands import ROOT, TINY
+from helpers.mistakes import run_all
 from PIL import Image
-from test_evaluate import weights  # noqa: F401
-from test_main import TINY
-from test_mistakes import run_all
 
 from vaebm_jax.flags import MODES
 
-ROOT = pathlib.Path(__file__).parents[1]
 SETTINGS = [
     f'--config={ROOT}/configs/digits.py',
     *TINY,
@@ -37,7 +34,7 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp('little')
 
 
-def commands(kind, weights):  # noqa: F811
+def commands(kind, weights):
     """A command line for each mode and what it reads; the first trains."""
     workdir = [f'--workdir={kind}']
     settings = [*SETTINGS, *workdir, f'--config.condition.kind={kind}', '--config.batch_size=1']
@@ -92,7 +89,7 @@ def expected(mode, kind, train, test):
 def test_every_mode_works_or_tells_how_many_images_it_needs(
     root,
     monkeypatch,
-    weights,  # noqa: F811
+    weights,
     kind,
     count,
     is_shared,

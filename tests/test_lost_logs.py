@@ -13,7 +13,7 @@ import termios
 import time
 
 import pytest
-from test_interruption import ROOT, start, wait_for, write_config
+from helpers.commands import ROOT, start, wait_for, write_config
 
 from vaebm_jax import load, log
 from vaebm_jax.train import train

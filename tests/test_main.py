@@ -1,32 +1,9 @@
-import os
-import pathlib
 import shutil
 import subprocess
 import sys
 
 import pytest
-
-ROOT = pathlib.Path(__file__).parents[1]
-TINY = [
-    '--config.batch_size=8',
-    '--config.num_steps=3',
-    '--config.network.energy=(("dense",8),)',
-    '--config.network.encoder=(("dense",8),)',
-    '--config.network.decoder=(("dense",8),)',
-    '--config.langevin.num_steps=2',
-]
-
-
-def command(*arguments, cwd, platform='cpu'):
-    """From another folder, as a user's scheduler would."""
-    return subprocess.run(
-        [sys.executable, '-m', 'vaebm_jax.main', *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {'JAX_PLATFORMS': platform, 'XDG_CACHE_HOME': str(cwd / 'cache')},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from helpers.commands import ROOT, TINY, command
 
 
 def test_one_command_trains_and_the_same_command_goes_on(tmp_path):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from helpers.runs import train
 from PIL import Image
-from test_plane import toy_config  # noqa: F401
 
 from vaebm_jax import (
     checkpoints,
@@ -186,7 +185,7 @@ def test_recoveries_are_the_decoders(tiny_config, tmp_path):
         np.testing.assert_array_equal(np.asarray(image), to_uint8(ancestral[0, 0])[..., 0])
 
 
-def test_points_are_scored_by_their_histogram_alone(toy_config, tmp_path):  # noqa: F811
+def test_points_are_scored_by_their_histogram_alone(toy_config, tmp_path):
     config = vae_of(toy_config)
     train(config, tmp_path)
     plane.sample_points(config, tmp_path, num_samples=700)

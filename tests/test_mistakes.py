@@ -1,51 +1,27 @@
 """Wrong settings, flags and files: a clear line each, and nothing changed on disk."""
 
-import dataclasses
-import json
-import os
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from helpers.commands import ROOT, TINY
+from helpers.flags import ACTS
+from helpers.mistakes import OTHER_RUNS, run_all
 from PIL import Image
-from test_flags import ACTS
-from test_main import TINY
 
 from vaebm_jax.config import (
     KINDS,
-    ConditionConfig,
     Config,
-    DataConfig,
-    NetworkConfig,
     flatten,
     to_json,
 )
 from vaebm_jax.flags import MODES
 
-ROOT = pathlib.Path(__file__).parents[1]
 SETTINGS = flatten(Config())
 DIGITS, FACADES = (f'--config={ROOT}/configs/{name}' for name in ('digits.py', 'facades.py:64'))
 RUN = ['--workdir=run']
 HEADER = ('jax ', 'data: ', 'evaluate: ', 'sample: ')
 
-# Runs of other kinds, of which there is the config alone.
-OTHER_RUNS = {
-    'points': Config(
-        data=DataConfig('ring', image_size=1, num_channels=2),
-        network=NetworkConfig(decoder_output='linear'),
-    ),
-    'gray': Config(
-        data=DataConfig('folder', 'images', num_channels=3), condition=ConditionConfig('gray')
-    ),
-}
-
-OTHER_RUNS |= {
-    'vae': Config(method='vae'),
-    'vae_points': dataclasses.replace(OTHER_RUNS['points'], method='vae'),
-}
 UNUSED_BY_VAE = {
     'langevin.num_steps': 5,
     'langevin.step_size': 0.001,
@@ -312,19 +288,6 @@ def make_files(folder):
         version.mkdir(parents=True)
         (version / 'dataset_info.json').write_text('{' if name == 'described' else '{}')
         (version / 'mnist-train.array_record-00000-of-00001').touch()
-
-
-def run_all(cases, folder):
-    done = subprocess.run(
-        [sys.executable, ROOT / 'tests' / 'run_mistakes.py'],
-        input=json.dumps(cases),
-        cwd=folder,
-        env=os.environ | {'PYTHONPATH': str(ROOT), 'XDG_CACHE_HOME': str(folder.parent / 'cache')},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope='module')

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_parallel import assert_close, run_on_devices
-from toy_methods import MEMORY_SIZE, ROWS
+from helpers.devices import assert_close, run_on_devices
+from helpers.toy_methods import MEMORY_SIZE, ROWS
 
 from vaebm_jax import checkpoints, create_states, generate, load
 from vaebm_jax.batch import as_pixels

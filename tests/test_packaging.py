@@ -1,12 +1,11 @@
 """What an installed package has, which an editable install, as tests run on, does not tell."""
 
-import pathlib
 import shutil
 import subprocess
 import sys
 import zipfile
 
-ROOT = pathlib.Path(__file__).parents[1]
+from helpers.commands import ROOT
 
 
 def copy_of_the_repository(folder):

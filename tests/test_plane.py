@@ -1,37 +1,17 @@
 """A small run on points: samples, scores and the film of its training."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
+from helpers.configs import read_config
 from helpers.runs import train
 from PIL import Image
-from test_configs import read_config
 
 from vaebm_jax import film, geometry, plane
-from vaebm_jax.config import DataConfig
 from vaebm_jax.densities import DENSITIES
 from vaebm_jax.point_scores import kl_histogram, revised_mass, sample_weights
 from vaebm_jax.report import write_report
-
-
-@pytest.fixture
-def toy_config(tiny_config, monkeypatch):
-    # Coarser grids, for speed: cells of 1/6, narrower than the ring's deviation.
-    monkeypatch.setattr(geometry.make_grid, '__defaults__', (5.0, 60))
-    monkeypatch.setattr(geometry, '_PRIOR_CELLS', 60)
-    config = dataclasses.replace(
-        tiny_config,
-        latent_dim=2,
-        num_steps=4,
-        keep_checkpoints=0,
-        data=DataConfig(name='ring', image_size=1, num_channels=2),
-    )
-    config.langevin.step_size = 0.2
-    config.energy.reference_std = 1.5
-    config.network.decoder_output = 'linear'
-    return config
 
 
 def test_a_run_on_points_is_sampled_scored_and_filmed(toy_config, tmp_path):

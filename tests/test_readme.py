@@ -4,27 +4,25 @@ import dataclasses
 import itertools
 import json
 import os
-import pathlib
 import re
 import shlex
 import subprocess
 import sys
 
 import pytest
-from conftest import tiny
+from helpers.commands import ROOT
+from helpers.configs import read_config, tiny
 from helpers.runs import train
-from test_configs import read_config
 
 from vaebm_jax.config import to_json
 
-ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall('^```python\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)
 
 # Everything but the work itself: flags, config file, workdir and what is wrong with them.
 PARSE = """
 import json, sys
-import run_mistakes
+from helpers import run_mistakes
 from vaebm_jax import distributed, main
 distributed.initialize = lambda *arguments: None
 main._RUN = dict.fromkeys(main._RUN, lambda config, workdir: None)

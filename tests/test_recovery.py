@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.configs import U_NET
 
 from vaebm_jax import Batch, create_states, make_condition, recover, train_step
 from vaebm_jax.apply import decode
@@ -27,7 +28,6 @@ from vaebm_jax.networks import Decoder
 from vaebm_jax.parts import truth_loss, vae_loss
 
 KEY = jax.random.key(0)
-U_NET = (('down', 8, 3), ('conv', 8, 3), ('down', 8, 3), ('up', 8, 3), ('conv', 8, 3), ('up', 8, 3))
 MODELS = ('energy', 'encoder', 'decoder')
 jit_states = jax.jit(create_states, static_argnames='config')
 

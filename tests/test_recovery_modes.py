@@ -9,12 +9,11 @@ import struct
 import jax
 import numpy as np
 import pytest
+from helpers.commands import command
+from helpers.configs import U_NET
+from helpers.images import smooth_images
 from helpers.runs import train
 from PIL import Image
-from test_evaluate import weights  # noqa: F401
-from test_fills import smooth_images
-from test_main import command
-from test_recovery import U_NET
 
 from vaebm_jax import create_states, load, recovery
 from vaebm_jax.batch import to_uint8
@@ -76,7 +75,7 @@ def test_the_first_steps_are_the_vaes(run):
         assert np.asarray(picture).std() > 0
 
 
-def test_evaluate_scores_recoveries_beside_fills(run, weights):  # noqa: F811
+def test_evaluate_scores_recoveries_beside_fills(run, weights):
     states, config = load(run)
     result = recovery.evaluate_recovery(
         config, run, num_recoveries=3, inception_weights=weights, split='test'

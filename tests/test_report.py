@@ -11,10 +11,10 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import tiny
+from helpers.commands import command
+from helpers.configs import tiny
 from helpers.runs import train
 from PIL import Image
-from test_main import command
 
 from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate

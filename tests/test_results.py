@@ -2,15 +2,14 @@
 
 import importlib.util
 import json
-import pathlib
 import re
 
 import pytest
-from test_configs import read_config
+from helpers.commands import ROOT
+from helpers.configs import read_config
 
 from vaebm_jax.config import Config, flatten
 
-ROOT = pathlib.Path(__file__).parents[1]
 RUNS = {'mnist': 'mnist', 'fashion_mnist': 'fashion_mnist', 'facades_64': 'facades:64'}
 # Where the data lay, and how often something was written: no part of what was trained.
 FREE = ('data.dir', 'log_every', 'sample_every', 'checkpoint_every', 'keep_checkpoints')

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from helpers.commands import ROOT
 
 from vaebm_jax import densities
 from vaebm_jax.config import Config, DataConfig, validate
@@ -161,8 +161,7 @@ try:
 finally:
     print({'tensorflow_datasets', 'array_record', 'grain'} & set(sys.modules))
 """
-    root = pathlib.Path(__file__).parents[1]
-    arguments = [f'--config={root}/configs/digits.py', '--config.data.name=array', '--workdir=run']
+    arguments = [f'--config={ROOT}/configs/digits.py', '--config.data.name=array', '--workdir=run']
     arguments += ['--config.batch_size=8', '--config.data.dir=images.npy']
     arguments += ['--config.langevin.num_steps=2', '--config.data.test_share=0.2']
 
@@ -170,7 +169,7 @@ finally:
         return subprocess.run(
             [sys.executable, '-c', code, json.dumps([*arguments, *more])],
             cwd=tmp_path,
-            env=os.environ | {'PYTHONPATH': str(root), 'JAX_PLATFORMS': 'cpu'},
+            env=os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'},
             capture_output=True,
             text=True,
         )

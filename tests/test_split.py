@@ -8,8 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
+from helpers.runs import assert_same_states
 from PIL import Image
-from test_train import assert_same_states
 
 from vaebm_jax import checkpoints, evaluate, evaluate_likelihood
 from vaebm_jax.config import DataConfig, EnergyConfig, ScheduleConfig

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_mistakes import OTHER_RUNS
+from helpers.mistakes import OTHER_RUNS
 
 from vaebm_jax import flags, main  # noqa: F401  (main defines the flags.)
 from vaebm_jax.config import Config

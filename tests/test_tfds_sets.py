@@ -11,12 +11,12 @@ import tempfile
 
 import numpy as np
 import pytest
+from helpers.commands import ROOT
 
 from vaebm_jax.config import DataConfig
 from vaebm_jax.errors import UserError
 from vaebm_jax.loading import load_images
 
-ROOT = pathlib.Path(__file__).parents[1]
 # Runs a command's code with TFDS's own MNIST, but with images of ours in place of the download.
 PREPARE = """
 import io, os, sys

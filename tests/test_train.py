@@ -7,7 +7,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from helpers.runs import train
+from helpers.runs import assert_same_states, train
 from PIL import Image
 
 from vaebm_jax import train as train_module
@@ -29,13 +29,6 @@ def rows(workdir):
         {name: value for name, value in row.items() if name not in clocks}
         for row in all_rows(workdir)
     ]
-
-
-def assert_same_states(ours, theirs):
-    for (path, leaf), other in zip(
-        jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
-    ):
-        np.testing.assert_array_equal(leaf, other, err_msg=jax.tree_util.keystr(path))
 
 
 @pytest.mark.parametrize(

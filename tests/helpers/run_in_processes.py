@@ -1,12 +1,12 @@
-"""Run by test_distributed.py, once a process: trains together with the others, to npz.
+r"""Run by test_distributed.py, once a process: trains together with the others, to npz.
 
-python run_in_processes.py FOLDER COORDINATOR NUM_PROCESSES PROCESS_ID NUM_STEPS float32|float64
+    python -m helpers.run_in_processes \
+        FOLDER COORDINATOR NUM_PROCESSES PROCESS_ID NUM_STEPS float32|float64
 """
 
 import sys
 
-from run_on_devices import CONFIGS, fresh_states, save, train
-
+from helpers.run_on_devices import CONFIGS, fresh_states, save, train
 from vaebm_jax import distributed
 from vaebm_jax.loading import load_images
 from vaebm_jax.parallel import all_devices

@@ -1,6 +1,6 @@
 """Runs command lines, each in a process of its own, and tells what came of them.
 
-    python tests/run_mistakes.py < CASES > RESULTS
+    python tests/helpers/run_mistakes.py < CASES > RESULTS
 
 CASES is JSON, a list of lists of arguments; the working directory is where they run. RESULTS has
 for each its exit status, its lines on stderr, and which files it changed. The package is imported

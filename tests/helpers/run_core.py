@@ -1,4 +1,4 @@
-"""The functional core on 8x8 digits, as arrays: python tests/run_core.py FILE"""
+"""The functional core on 8x8 digits, as arrays: python tests/helpers/run_core.py FILE"""
 
 import dataclasses
 import sys

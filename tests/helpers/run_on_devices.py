@@ -1,6 +1,7 @@
-"""Run by test_parallel.py in a process of 8 simulated devices: trains on some of them, to npz.
+r"""Run by devices.py in a process of 8 simulated devices: trains on some of them, to npz.
 
-python run_on_devices.py FOLDER NUM_STEPS float32|float64 NAME NUM_DEVICESxSTEPS_PER_CALL ...
+    python -m helpers.run_on_devices \
+        FOLDER NUM_STEPS float32|float64 NAME NUM_DEVICESxSTEPS_PER_CALL ...
 """
 
 import dataclasses
@@ -9,8 +10,8 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from toy_methods import ROWS
 
+from helpers.toy_methods import ROWS
 from vaebm_jax.config import (
     ConditionConfig,
     Config,

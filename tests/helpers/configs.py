@@ -1,0 +1,56 @@
+"""Configs for tests."""
+
+import importlib.util
+
+from helpers.commands import ROOT
+from vaebm_jax.config import Config, DataConfig, LangevinConfig, NetworkConfig
+
+
+def tiny() -> Config:
+    """8x8 images through small dense networks: a step takes milliseconds."""
+    table = (('dense', 16),)
+    return Config(
+        num_steps=6,
+        batch_size=8,
+        latent_dim=4,
+        log_every=2,
+        sample_every=0,
+        checkpoint_every=2,
+        data=DataConfig(name='digits'),
+        langevin=LangevinConfig(num_steps=3),
+        network=NetworkConfig(energy=table, encoder=table, decoder=table),
+    )
+
+
+CONFIGS = ROOT / 'configs'
+# file:variant -> parameters of energy, encoder and decoder.
+NUM_PARAMETERS = {
+    'cifar10': (1_710_465, 4_393_800, 2_039_491),
+    'cifar10:gpu': (1_350_529, 1_771_968, 4_548_803),
+    'cifar10:paper': (1_710_465, 4_393_800, 2_039_491),
+    'digits': (82_689, 90_656, 86_592),
+    'facades': (1_757_409, 2_265_344, 11_846_527),
+    'facades:128': (438_113, 692_096, 2_464_735),
+    'facades:64': (175_841, 429_824, 1_275_231),
+    'fashion_mnist': (1_460_225, 960_064, 1_732_368),
+    'fashion_mnist:paper': (1_625_188, 759_688, 2_743_745),
+    'mnist': (943_409, 697_408, 681_744),
+    'mnist:paper': (1_625_188, 759_688, 2_743_745),
+    'paris_streetview': (1_757_409, 2_265_344, 11_846_527),
+    'toy2d': (4_417, 4_612, 4_482),
+    'toy2d:checkerboard': (4_417, 4_612, 4_482),
+    'toy2d:ring': (4_417, 4_612, 4_482),
+    'toy2d:two_moons': (4_417, 4_612, 4_482),
+}
+
+
+def read_config(name):
+    """By its path, as the command line does: a config file has no neighbours to import."""
+    file, _, variant = name.partition(':')
+    spec = importlib.util.spec_from_file_location(file, CONFIGS / f'{file}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant) if variant else module.get_config()
+
+
+U_NET = (('down', 8, 3), ('conv', 8, 3), ('down', 8, 3), ('up', 8, 3), ('conv', 8, 3), ('up', 8, 3))
