@@ -18,6 +18,7 @@ from vaebm_jax.keys import branch
 from vaebm_jax.parts import update_energy
 from vaebm_jax.train_state import learning_rate
 from vaebm_jax.vae import sample_prior
+from vaebm_jax.vaebm import collapse_warning
 
 KEY = jax.random.key(0)
 MODELS = ('energy', 'encoder', 'decoder')
@@ -418,3 +419,11 @@ def test_memory_does_not_grow_with_the_chain(tiny_config):
     short, long = temporary_bytes(5), temporary_bytes(40)
     # Kept for a gradient, 35 more steps would take 7 MB.
     assert short > 0 and abs(long - short) < 0.05 * short, (short, long)
+
+
+@pytest.mark.parametrize(
+    'step, rate, spread, warns',
+    [(500, 0.05, 0.9, True), (500, 9.0, 0.02, True), (500, 9.0, 0.9, False), (10, 0.0, 0.0, False)],
+)
+def test_collapse_is_told_in_words(step, rate, spread, warns):
+    assert bool(collapse_warning(step, {'rate': rate, 'spread': spread})) == warns
