@@ -254,7 +254,7 @@ def main(argv):
     runs = []
     if FLAGS.workdir:  # The classifier alone needs no vaebm_jax.
         from vaebm_jax import generate, load
-        from vaebm_jax.files import write_json
+        from vaebm_jax.runtime.atomic_files import write_json
 
         runs = [(workdir, *load(workdir)) for workdir in FLAGS.workdir]
 

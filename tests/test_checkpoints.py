@@ -8,9 +8,9 @@ import pytest
 
 from vaebm_jax.checkpoints import checkpoint_manager, damage, load, newest_whole
 from vaebm_jax.config import to_json
-from vaebm_jax.errors import UserError
-from vaebm_jax.files import write_atomically
 from vaebm_jax.metrics_file import MetricsFile
+from vaebm_jax.runtime.atomic_files import write_atomically
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.train import train
 
 

@@ -20,7 +20,7 @@ from vaebm_jax.config import (
     to_json,
     validate,
 )
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime.errors import UserError
 
 
 def test_json_keeps_everything():
@@ -202,5 +202,5 @@ def test_the_settings_need_the_standard_library_alone():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                own = name.startswith(('vaebm_jax.config', 'vaebm_jax.errors'))
+                own = name.startswith(('vaebm_jax.config', 'vaebm_jax.runtime.errors'))
                 assert own or name.partition('.')[0] in sys.stdlib_module_names, (path, name)

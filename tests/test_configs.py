@@ -5,8 +5,8 @@ import pytest
 from helpers.configs import CONFIGS, NUM_PARAMETERS, read_config
 
 from vaebm_jax.config import flatten, validate
-from vaebm_jax.errors import UserError
 from vaebm_jax.methods import create_states
+from vaebm_jax.runtime.errors import UserError
 
 
 def test_every_config_is_in_the_table():

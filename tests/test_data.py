@@ -11,10 +11,10 @@ from PIL import Image
 
 from vaebm_jax.batch import as_pixels, make_batch, to_uint8
 from vaebm_jax.config import Config, DataConfig
-from vaebm_jax.errors import UserError
 from vaebm_jax.folder import Folder
 from vaebm_jax.loading import first_images, image_parts, load_images
 from vaebm_jax.order import batch_indices, stream
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.train import call_images
 
 KEY = jax.random.key(0)

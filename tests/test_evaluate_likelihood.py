@@ -12,7 +12,6 @@ from helpers.commands import ROOT, command
 from vaebm_jax import checkpoints, create_states, energy_fn, geometry
 from vaebm_jax.batch import to_uint8
 from vaebm_jax.config import ConditionConfig, DataConfig, EnergyConfig, to_json
-from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate_likelihood import (
     dequantized,
     evaluate_likelihood,
@@ -21,6 +20,7 @@ from vaebm_jax.evaluate_likelihood import (
     table,
 )
 from vaebm_jax.likelihood import Bracket, Estimate
+from vaebm_jax.runtime.errors import UserError
 
 
 def bracket(log_z, samples=None):

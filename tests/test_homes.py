@@ -14,11 +14,12 @@ from helpers.commands import ROOT, TINY
 from helpers.configs import tiny
 
 import vaebm_jax
-from vaebm_jax import evaluate, files
+from vaebm_jax import evaluate
 from vaebm_jax.config import DataConfig
-from vaebm_jax.errors import UserError
 from vaebm_jax.inception import load_inception
 from vaebm_jax.loading import load_images
+from vaebm_jax.runtime import atomic_files
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.train import train
 
 
@@ -88,7 +89,7 @@ def test_a_home_that_there_is_not_is_told_and_no_folder_is_made(tmp_path, path):
         assert line.startswith('error: a path that begins with ~') and path in line
     with pytest.raises(UserError, match='there is none for ~nobody'):
         load_images(DataConfig('folder', path))
-    assert files.at_home('./' + path) == pathlib.Path(path)
+    assert atomic_files.at_home('./' + path) == pathlib.Path(path)
 
 
 @pytest.mark.parametrize(

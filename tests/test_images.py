@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from vaebm_jax.errors import UserError
 from vaebm_jax.images import on_white, read_image
+from vaebm_jax.runtime.errors import UserError
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (12, 17, 3), np.uint8)

@@ -9,10 +9,10 @@ import pytest
 from helpers.inception import inception_weights, random_port, write
 
 from vaebm_jax import evaluate, inception
-from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, features_of
 from vaebm_jax.inception import inception_features, load_inception
 from vaebm_jax.metrics import frechet_distance
+from vaebm_jax.runtime.errors import UserError
 
 
 @pytest.fixture(scope='module')

@@ -29,12 +29,12 @@ from vaebm_jax.config import (
     LangevinConfig,
     flatten,
 )
-from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
 from vaebm_jax.evaluate_likelihood import evaluate_likelihood
 from vaebm_jax.film import write_geometry
 from vaebm_jax.methods import METHODS, is_unused
 from vaebm_jax.report import write_report
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sample import sample
 
 KEY = jax.random.key(7)

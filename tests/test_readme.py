@@ -23,7 +23,8 @@ BLOCKS = re.findall('^```python\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)
 PARSE = """
 import json, sys
 from helpers import run_mistakes
-from vaebm_jax import distributed, main
+from vaebm_jax import main
+from vaebm_jax.runtime import distributed
 distributed.initialize = lambda *arguments: None
 main._RUN = dict.fromkeys(main._RUN, lambda config, workdir: None)
 json.dump([run_mistakes.run(arguments) for arguments in json.load(sys.stdin)], sys.stdout)

@@ -26,9 +26,9 @@ from vaebm_jax.config import (
     NetworkConfig,
     VAEConfig,
 )
-from vaebm_jax.errors import UserError
 from vaebm_jax.images import read_image
 from vaebm_jax.report import write_report
+from vaebm_jax.runtime.errors import UserError
 
 NUM_IMAGES = {'train': 12, 'val': 2, 'test': 5}
 

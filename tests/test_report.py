@@ -16,9 +16,9 @@ from helpers.configs import tiny
 from helpers.runs import train
 from PIL import Image
 
-from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import evaluate
 from vaebm_jax.report import write_report
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sample import sample
 
 VOID = {'meta', 'img'}

@@ -11,7 +11,7 @@ from helpers.mistakes import OTHER_RUNS
 
 from vaebm_jax import flags, main  # noqa: F401  (main defines the flags.)
 from vaebm_jax.config import Config
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import TASKS, task_of
 from vaebm_jax.train import train
 

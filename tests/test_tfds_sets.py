@@ -14,8 +14,8 @@ import pytest
 from helpers.commands import ROOT
 
 from vaebm_jax.config import DataConfig
-from vaebm_jax.errors import UserError
 from vaebm_jax.loading import load_images
+from vaebm_jax.runtime.errors import UserError
 
 # Runs a command's code with TFDS's own MNIST, but with images of ours in place of the download.
 PREPARE = """

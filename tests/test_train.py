@@ -13,9 +13,9 @@ from PIL import Image
 from vaebm_jax import train as train_module
 from vaebm_jax.checkpoints import load
 from vaebm_jax.config import ConditionConfig, Config, DataConfig, ScheduleConfig, to_json
-from vaebm_jax.errors import UserError
 from vaebm_jax.methods import METHODS
 from vaebm_jax.metrics_file import MetricsFile
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.train import calls
 
 

@@ -14,9 +14,9 @@ import sys
 
 import numpy as np
 
-from vaebm_jax.errors import UserError
-from vaebm_jax.files import write_atomically
 from vaebm_jax.inception import load_inception
+from vaebm_jax.runtime.atomic_files import write_atomically
+from vaebm_jax.runtime.errors import UserError
 
 BATCH_NORM_EPSILON = 1e-3
 

@@ -7,7 +7,6 @@ from vaebm_jax.apply import energy_fn
 from vaebm_jax.base import States, TrainState
 from vaebm_jax.batch import Batch
 from vaebm_jax.condition import make_condition
-from vaebm_jax.errors import UserError
 from vaebm_jax.langevin import langevin_sample
 from vaebm_jax.likelihood import (
     Gaussian,
@@ -19,6 +18,7 @@ from vaebm_jax.likelihood import (
 )
 from vaebm_jax.methods import create_states
 from vaebm_jax.metropolis import mala_sample
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sampling import generate, recover
 from vaebm_jax.vaebm import train_step
 

@@ -8,8 +8,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from vaebm_jax.config import Config, described, flatten
-from vaebm_jax.errors import UserError
 from vaebm_jax.methods import has_energy, is_unused
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import TASKS, task_of
 
 MODES = {

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from vaebm_jax import log
 from vaebm_jax.config import DataConfig
-from vaebm_jax.errors import UserError
-from vaebm_jax.files import at_home
 from vaebm_jax.folders import describe, image_files, split_folders
 from vaebm_jax.images import read_with_largest
+from vaebm_jax.runtime import log
+from vaebm_jax.runtime.atomic_files import at_home
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.splits import check_split, held_out_counts
 
 _NUM_LOOKED_AT = 16

@@ -7,7 +7,7 @@ import pathlib
 
 from PIL import Image
 
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime.errors import UserError
 
 # What file managers, cameras' servers and systems keep for themselves, in any case.
 _SYSTEM = (

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime.errors import UserError
 
 # What a camera noted about how it was held: how its picture is brought upright.
 _UPRIGHT = {

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vaebm_jax.errors import UserError
-from vaebm_jax.files import at_home
+from vaebm_jax.runtime.atomic_files import at_home
+from vaebm_jax.runtime.errors import UserError
 
 SIZE = 299  # Pixels a side that the network sees.
 NUM_CLASSES = 1008

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vaebm_jax import log
 from vaebm_jax.array_file import ArrayFile
 from vaebm_jax.config import DataConfig
 from vaebm_jax.folder import Folder
+from vaebm_jax.runtime import log
 from vaebm_jax.sources import source_of
 from vaebm_jax.splits import check_split
 

@@ -4,8 +4,8 @@ import json
 import math
 import pathlib
 
-from vaebm_jax.errors import UserError
-from vaebm_jax.files import append, write_atomically
+from vaebm_jax.runtime.atomic_files import append, write_atomically
+from vaebm_jax.runtime.errors import UserError
 
 
 class MetricsFile:

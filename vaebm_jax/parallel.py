@@ -17,9 +17,9 @@ from jax.experimental import multihost_utils
 
 from vaebm_jax.base import States
 from vaebm_jax.config import Config
-from vaebm_jax.errors import UserError
 from vaebm_jax.iteration import Step, iterate
 from vaebm_jax.parts import Metrics
+from vaebm_jax.runtime.errors import UserError
 
 AXIS_NAME = 'devices'
 

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 
 from vaebm_jax.batch import to_uint8
 from vaebm_jax.config import Config
-from vaebm_jax.files import write_atomically
 from vaebm_jax.methods import METHODS
+from vaebm_jax.runtime.atomic_files import write_atomically
 
 _CAPTION_HEIGHT = 16
 _MIN_IMAGE_SIZE = 56  # Pixels: smaller images are enlarged by a whole factor.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vaebm_jax.files import write_atomically
 from vaebm_jax.geometry import Grid
+from vaebm_jax.runtime.atomic_files import write_atomically
 
 _SHOWN = 3.2  # The pictures are of [-3.2, 3.2]².
 _DPI = 100

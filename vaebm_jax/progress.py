@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import tqdm
 
-from vaebm_jax import log
 from vaebm_jax.config import Config
 from vaebm_jax.methods import METHODS, progress_words, untrained_energy
+from vaebm_jax.runtime import log
 
 
 class Progress:

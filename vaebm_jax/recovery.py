@@ -9,14 +9,12 @@ import jax
 import numpy as np
 from PIL import Image
 
-from vaebm_jax import checkpoints, log, pictures
+from vaebm_jax import checkpoints, pictures
 from vaebm_jax.base import States
 from vaebm_jax.batch import as_pixels, to_uint8
 from vaebm_jax.condition import CONDITIONS, fixed_condition, hint_of, seen_of
 from vaebm_jax.config import Config
-from vaebm_jax.errors import UserError
 from vaebm_jax.evaluate import Scores, features_of, refuse_too_few, table
-from vaebm_jax.files import at_home, local_folder, make_folder, whole_file, write_json, written
 from vaebm_jax.fills import fills
 from vaebm_jax.images import read_image, read_opacity
 from vaebm_jax.inception import load_inception
@@ -25,6 +23,16 @@ from vaebm_jax.methods import METHODS, has_energy, untrained_energy
 from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
 from vaebm_jax.pictures import Picture
 from vaebm_jax.progress import say_checkpoint
+from vaebm_jax.runtime import log
+from vaebm_jax.runtime.atomic_files import (
+    at_home,
+    local_folder,
+    make_folder,
+    whole_file,
+    write_json,
+    written,
+)
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sample import discard_others
 from vaebm_jax.sampling import recover, recover_by
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 from vaebm_jax.checkpoints import load_config
 from vaebm_jax.config import Config, flatten
-from vaebm_jax.errors import UserError
-from vaebm_jax.files import local_folder, write_atomically
 from vaebm_jax.methods import has_energy
 from vaebm_jax.point_scores import NUMBERS
+from vaebm_jax.runtime.atomic_files import local_folder, write_atomically
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import task_of
 
 _STYLE = """

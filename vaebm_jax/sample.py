@@ -8,17 +8,18 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, distributed, log, pictures
+from vaebm_jax import checkpoints, pictures
 from vaebm_jax.apply import averaged
 from vaebm_jax.batch import as_pixels
 from vaebm_jax.config import Config
 from vaebm_jax.draws import Draws
-from vaebm_jax.errors import UserError
-from vaebm_jax.files import local_folder, whole_file
 from vaebm_jax.loading import first_images
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.pictures import Picture
 from vaebm_jax.progress import say_checkpoint
+from vaebm_jax.runtime import distributed, log
+from vaebm_jax.runtime.atomic_files import local_folder, whole_file
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sampling import (
     generate,
     generate_by,

@@ -1,7 +1,7 @@
 """Splits: which there are, and how many images of a share."""
 
 from vaebm_jax.config import DataConfig
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime.errors import UserError
 
 
 def check_split(name: str, split: str, splits: tuple[str, ...]) -> None:

@@ -11,10 +11,10 @@ import shlex
 import numpy as np
 from PIL import Image
 
-from vaebm_jax import log
 from vaebm_jax.config import DataConfig
-from vaebm_jax.errors import UserError
-from vaebm_jax.files import at_home
+from vaebm_jax.runtime import log
+from vaebm_jax.runtime.atomic_files import at_home
+from vaebm_jax.runtime.errors import UserError
 
 
 def load(data: DataConfig, split: str) -> np.ndarray:

@@ -10,16 +10,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaebm_jax import checkpoints, distributed, log
+from vaebm_jax import checkpoints
 from vaebm_jax.apply import averaged
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
 from vaebm_jax.divergence import Diverged, slowed, sound_values
-from vaebm_jax.errors import UserError
-from vaebm_jax.files import local_folder, make_folder, write_atomically
-from vaebm_jax.interruption import Interrupted, noticed
 from vaebm_jax.loading import Files, open_images
-from vaebm_jax.lock import locked
 from vaebm_jax.methods import METHODS, create_states, rates_at
 from vaebm_jax.metrics_file import EventFiles, MetricsFile
 from vaebm_jax.order import batch_indices, stream
@@ -34,6 +30,11 @@ from vaebm_jax.parallel import (
     split_rows,
 )
 from vaebm_jax.progress import Progress
+from vaebm_jax.runtime import distributed, log
+from vaebm_jax.runtime.atomic_files import local_folder, make_folder, write_atomically
+from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.runtime.lock import locked
+from vaebm_jax.runtime.signals import Interrupted, noticed
 
 # Of a config, what draws the pictures of a training run: `draw(path, keys, states)` writes one, by
 # keys of z and of the chains' noise, the same at every step, and with the states' `params`.

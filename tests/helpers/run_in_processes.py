@@ -7,9 +7,9 @@ r"""Run by test_distributed.py, once a process: trains together with the others,
 import sys
 
 from helpers.run_on_devices import CONFIGS, fresh_states, save, train
-from vaebm_jax import distributed
 from vaebm_jax.loading import load_images
 from vaebm_jax.parallel import all_devices
+from vaebm_jax.runtime import distributed
 
 
 def main(folder, coordinator, num_processes, process_id, num_steps, dtype):

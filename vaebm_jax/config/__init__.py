@@ -21,7 +21,7 @@ from vaebm_jax.config.sections import (
 )
 from vaebm_jax.config.settings import Settings, described, flatten
 from vaebm_jax.config.validate import CHOICES, KINDS, validate
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime.errors import UserError
 
 __all__ = [
     'CHOICES',

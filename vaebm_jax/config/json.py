@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from vaebm_jax.config.sections import Config
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime.errors import UserError
 
 
 def to_json(config: Config) -> str:

@@ -2,7 +2,7 @@
 
 from vaebm_jax.config.sections import Config
 from vaebm_jax.config.settings import flatten
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime.errors import UserError
 
 # What may differ between a run and its continuation; any other difference is refused by name.
 FREE_ON_RESUME = (

@@ -5,7 +5,7 @@ from typing import Any
 
 from vaebm_jax.config.sections import Config
 from vaebm_jax.config.settings import ROW, described, flatten, one_of
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime.errors import UserError
 
 # The tables that settings choose a row of, by the setting's dotted name; each table's module enters
 # it. A row has `needs(config)`: the settings that are wrong with it, each with what would be right.

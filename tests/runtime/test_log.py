@@ -1,4 +1,4 @@
-from vaebm_jax import log
+from vaebm_jax.runtime import log
 
 
 def test_what_was_found_cached_is_not_counted_in_the_time_that_is_left(capsys, monkeypatch):

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from vaebm_jax.errors import UserError
-from vaebm_jax.lock import locked
+from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.runtime.lock import locked
 
 
 def test_a_second_run_is_refused_while_the_first_lives(tmp_path):
@@ -21,7 +21,7 @@ def test_a_second_run_is_refused_while_the_first_lives(tmp_path):
 def test_what_a_killed_run_left_locks_nothing(tmp_path):
     code = (
         'import os, pathlib, signal, sys\n'
-        'from vaebm_jax.lock import locked\n'
+        'from vaebm_jax.runtime.lock import locked\n'
         'with locked(pathlib.Path(sys.argv[1])):\n'
         '    os.kill(os.getpid(), signal.SIGKILL)\n'
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import tqdm
 
-from vaebm_jax import distributed
+from vaebm_jax.runtime import distributed
 
 
 def tracked(

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime.errors import UserError
 
 # A process that has said nothing for so long is taken for dead, and JAX ends the others. Short
 # enough that a lost machine costs a minute, long enough for one whose disk or network stalls.

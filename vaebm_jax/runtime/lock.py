@@ -7,8 +7,8 @@ import pathlib
 import socket
 from collections.abc import Iterator
 
-from vaebm_jax import distributed, log
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime import distributed, log
+from vaebm_jax.runtime.errors import UserError
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from helpers.commands import start, wait_for
 from helpers.runs import rows
 
 from vaebm_jax import load
-from vaebm_jax.interruption import noticed
+from vaebm_jax.runtime.signals import noticed
 from vaebm_jax.train import train
 
 
@@ -42,7 +42,7 @@ def test_an_interrupted_run_is_saved_and_goes_on_to_the_same_end(tiny_config, tm
 def test_a_second_signal_ends_it_at_once(tiny_config, tmp_path):
     code = (
         'import os, signal, time\n'
-        'from vaebm_jax.interruption import noticed\n'
+        'from vaebm_jax.runtime.signals import noticed\n'
         'with noticed() as name:\n'
         '    os.kill(os.getpid(), signal.SIGTERM)\n'
         '    assert name() == "SIGTERM"\n'

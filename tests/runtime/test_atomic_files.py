@@ -8,8 +8,15 @@ import pytest
 from helpers.runs import train
 
 from vaebm_jax import load
-from vaebm_jax.errors import UserError
-from vaebm_jax.files import append, kept, local_folder, make_folder, write_atomically, write_json
+from vaebm_jax.runtime.atomic_files import (
+    append,
+    kept,
+    local_folder,
+    make_folder,
+    write_atomically,
+    write_json,
+)
+from vaebm_jax.runtime.errors import UserError
 
 
 def test_write_atomically_leaves_whole_files_alone(tmp_path):

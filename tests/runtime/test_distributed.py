@@ -17,11 +17,12 @@ from helpers.commands import ROOT, wait_for, write_config
 from helpers.devices import QUICK, assert_close, run_on_devices
 from helpers.runs import rows
 
-from vaebm_jax import distributed, load
-from vaebm_jax.errors import UserError
+from vaebm_jax import load
 from vaebm_jax.folder import Folder
 from vaebm_jax.order import batch_indices, stream
 from vaebm_jax.parallel import own_rows
+from vaebm_jax.runtime import distributed
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.train import train
 
 PATIENCE = 900  # Seconds, on a machine that does other things too.
@@ -139,7 +140,7 @@ def test_missing_and_contradictory_flags_are_named(arguments, message):
 def test_on_a_lone_machine_nothing_is_started(tmp_path):
     code = (
         'import time, jax\n'
-        'from vaebm_jax import distributed\n'
+        'from vaebm_jax.runtime import distributed\n'
         'began = time.process_time()\n'
         'distributed.initialize()\n'
         'assert not jax.distributed.is_initialized() and time.process_time() - began < 0.5\n'

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vaebm_jax.errors import UserError
+from vaebm_jax.runtime.errors import UserError
 
 # What file systems say that do not sync such a thing: they have an order of their own.
 _NO_SYNC = {

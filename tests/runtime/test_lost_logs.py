@@ -15,7 +15,8 @@ import time
 import pytest
 from helpers.commands import ROOT, start, wait_for, write_config
 
-from vaebm_jax import load, log
+from vaebm_jax import load
+from vaebm_jax.runtime import log
 from vaebm_jax.train import train
 
 
