@@ -44,11 +44,11 @@ from ml_collections import config_flags
 from vaebm_jax import Batch, create_states, langevin_sample, train_step
 from vaebm_jax import config as vaebm_config
 from vaebm_jax.apply import energy_of
-from vaebm_jax.keys import chain_keys
 from vaebm_jax.order import batch_indices
 from vaebm_jax.parallel import bytes_needed, compile_step, hold_images, place_states
 from vaebm_jax.parts import update_energy, update_vae
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.samplers.keys import chain_keys
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/cifar10.py', 'The experiment.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 0, "In place of the config's; chains as well.")

@@ -19,8 +19,8 @@ from vaebm_jax.evaluate_likelihood import (
     refuse,
     table,
 )
-from vaebm_jax.likelihood import Bracket, Estimate
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.samplers.ais import Bracket, Estimate
 
 
 def bracket(log_z, samples=None):

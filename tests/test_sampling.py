@@ -10,7 +10,7 @@ import pytest
 from vaebm_jax import create_states, energy_fn, generate, sampling
 from vaebm_jax.apply import decode
 from vaebm_jax.chains import ancestral_langevin_sample
-from vaebm_jax.keys import branch
+from vaebm_jax.samplers.keys import branch
 
 KEY = jax.random.key(0)
 jit_states = jax.jit(create_states, static_argnames='config')

@@ -14,8 +14,8 @@ from vaebm_jax.base import TrainState
 from vaebm_jax.baselines import vae_step
 from vaebm_jax.config import Config, EnergyConfig, LangevinConfig, ScheduleConfig, VAEConfig
 from vaebm_jax.devices import chain_condition
-from vaebm_jax.keys import branch
 from vaebm_jax.parts import update_energy
+from vaebm_jax.samplers.keys import branch
 from vaebm_jax.train_state import learning_rate
 from vaebm_jax.vae import sample_prior
 from vaebm_jax.vaebm import collapse_warning

@@ -7,8 +7,9 @@ from vaebm_jax.apply import energy_fn
 from vaebm_jax.base import States, TrainState
 from vaebm_jax.batch import Batch
 from vaebm_jax.condition import make_condition
-from vaebm_jax.langevin import langevin_sample
-from vaebm_jax.likelihood import (
+from vaebm_jax.methods import create_states
+from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.samplers.ais import (
     Gaussian,
     annealed_importance_sampling,
     bits_per_dimension,
@@ -16,9 +17,8 @@ from vaebm_jax.likelihood import (
     gaussian_of,
     tune,
 )
-from vaebm_jax.methods import create_states
-from vaebm_jax.metropolis import mala_sample
-from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.samplers.langevin import langevin_sample
+from vaebm_jax.samplers.mala import mala_sample
 from vaebm_jax.sampling import generate, recover
 from vaebm_jax.vaebm import train_step
 

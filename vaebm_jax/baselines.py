@@ -11,8 +11,8 @@ from vaebm_jax.base import States
 from vaebm_jax.batch import Batch
 from vaebm_jax.config import Config
 from vaebm_jax.devices import image_keys
-from vaebm_jax.keys import fold_in
 from vaebm_jax.parts import Metrics, truth_loss, update_vae
+from vaebm_jax.samplers.keys import fold_in
 from vaebm_jax.vae import sample_prior
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaebm_jax.config import DataConfig
-from vaebm_jax.keys import chain_keys
+from vaebm_jax.samplers.keys import chain_keys
 
 
 @flax.struct.dataclass

@@ -10,7 +10,7 @@ import numpy as np
 
 from vaebm_jax.config import LangevinConfig
 from vaebm_jax.geometry import Grid, gaussians
-from vaebm_jax.langevin import langevin_step
+from vaebm_jax.samplers.langevin import langevin_step
 
 _MOST_STEPS = 500
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from vaebm_jax.config import CHOICES, ConditionConfig, Config
 from vaebm_jax.harmonic_fill import edge_profiles, fill_rectangles, harmonic_fill
-from vaebm_jax.keys import chain_keys
+from vaebm_jax.samplers.keys import chain_keys
 
 _NUM_STROKES = 4
 _CORNERS = 6  # Of a stroke.

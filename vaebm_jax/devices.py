@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from vaebm_jax.batch import Batch
 from vaebm_jax.config import Config
-from vaebm_jax.keys import chain_keys
+from vaebm_jax.samplers.keys import chain_keys
 
 
 def local_chains(

@@ -13,11 +13,11 @@ from vaebm_jax.base import States
 from vaebm_jax.batch import as_pixels
 from vaebm_jax.config import Config
 from vaebm_jax.energy import reference_energy
-from vaebm_jax.keys import branch
 from vaebm_jax.loading import first_images
-from vaebm_jax.metropolis import acceptance
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.samplers.keys import branch
+from vaebm_jax.samplers.mala import acceptance
 from vaebm_jax.sampling import generate, revise
 
 _BATCH = 500

@@ -12,11 +12,11 @@ import numpy as np
 
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, to_json
-from vaebm_jax.keys import chain_keys
 from vaebm_jax.methods import METHODS
 from vaebm_jax.parallel import place_rows, place_states
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import kept
+from vaebm_jax.samplers.keys import chain_keys
 from vaebm_jax.sampling import generate_keys, revise
 
 Samples = dict[str, np.ndarray]

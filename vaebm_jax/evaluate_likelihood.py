@@ -12,14 +12,14 @@ from vaebm_jax.batch import beyond_ends
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.diagnostics import energies_of
 from vaebm_jax.evaluate import refuse_too_few
-from vaebm_jax.keys import branch
-from vaebm_jax.likelihood import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
 from vaebm_jax.loading import first_images
 from vaebm_jax.methods import refuse_without_energy
 from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, write_json
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.samplers.ais import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
+from vaebm_jax.samplers.keys import branch
 from vaebm_jax.sampling import generate
 
 _MAX_IMAGES = 10_000

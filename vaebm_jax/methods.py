@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from vaebm_jax import baselines, vaebm
 from vaebm_jax.base import States
 from vaebm_jax.config import CHOICES, Config
-from vaebm_jax.keys import branch, check_one_key
 from vaebm_jax.parts import Metrics
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.samplers.keys import branch, check_one_key
 from vaebm_jax.train_state import (
     DECODER,
     ENCODER,

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vaebm_jax import keys as draws
 from vaebm_jax import spectral, vae
 from vaebm_jax.apply import decode, energy_of
 from vaebm_jax.base import TrainState
@@ -15,6 +14,7 @@ from vaebm_jax.batch import Batch
 from vaebm_jax.config import Config
 from vaebm_jax.devices import mean_over_devices, own_copy
 from vaebm_jax.energy import mle_loss
+from vaebm_jax.samplers import keys as draws
 
 Metrics = dict[str, chex.Array]
 Loss = Callable[[TrainState, TrainState], chex.Array]

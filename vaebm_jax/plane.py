@@ -12,7 +12,6 @@ from vaebm_jax.config import Config
 from vaebm_jax.diagnostics import metropolis
 from vaebm_jax.draws import Draws
 from vaebm_jax.evaluate import samplers_of, table
-from vaebm_jax.keys import branch
 from vaebm_jax.loading import first_images
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.pictures import Picture
@@ -21,6 +20,7 @@ from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, whole_file, write_json
 from vaebm_jax.sample import discard_others
+from vaebm_jax.samplers.keys import branch
 from vaebm_jax.sampling import generate_by
 from vaebm_jax.sources import density_of
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax import arguments
 from vaebm_jax.apply import averaged, decode
 from vaebm_jax.base import States
 from vaebm_jax.chains import run_chain
 from vaebm_jax.config import Config
-from vaebm_jax.keys import branch, chain_keys, check_one_key
 from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.samplers import arguments
+from vaebm_jax.samplers.keys import branch, chain_keys, check_one_key
 from vaebm_jax.vae import sample_prior
 
 _SAMPLES_A_CALL = 256

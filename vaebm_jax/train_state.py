@@ -14,8 +14,8 @@ from flax import linen as nn
 from vaebm_jax import spectral
 from vaebm_jax.base import TrainState
 from vaebm_jax.config import Config, EnergyConfig, ScheduleConfig
-from vaebm_jax.keys import branch
 from vaebm_jax.networks import Decoder, Encoder, EnergyNet
+from vaebm_jax.samplers.keys import branch
 
 
 def learning_rate(peak: float, schedule: ScheduleConfig, num_steps: int) -> optax.Schedule:

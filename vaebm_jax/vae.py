@@ -3,7 +3,7 @@
 import chex
 import jax.numpy as jnp
 
-from vaebm_jax import keys as draws
+from vaebm_jax.samplers import keys as draws
 
 
 def sample_prior(key: chex.PRNGKey, num_samples: int, latent_dim: int) -> chex.Array:

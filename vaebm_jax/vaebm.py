@@ -14,7 +14,6 @@ from vaebm_jax.batch import Batch
 from vaebm_jax.chains import ancestral_langevin_sample
 from vaebm_jax.config import Config
 from vaebm_jax.devices import chain_condition, image_keys, local_chains, own_copy
-from vaebm_jax.keys import branch, chain_keys
 from vaebm_jax.parts import (
     Metrics,
     chain_metrics,
@@ -24,6 +23,7 @@ from vaebm_jax.parts import (
     update_vae,
     with_noise,
 )
+from vaebm_jax.samplers.keys import branch, chain_keys
 
 
 def train_step(

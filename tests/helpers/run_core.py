@@ -29,12 +29,12 @@ from vaebm_jax.config import (
     VAEConfig,
 )
 from vaebm_jax.diagnostics import long_chains, metropolis
-from vaebm_jax.likelihood import Schedule, bracket_log_z
 from vaebm_jax.loading import load_images
 from vaebm_jax.methods import METHODS
-from vaebm_jax.metropolis import acceptance
 from vaebm_jax.order import batch_indices
 from vaebm_jax.parallel import compile_step
+from vaebm_jax.samplers.ais import Schedule, bracket_log_z
+from vaebm_jax.samplers.mala import acceptance
 from vaebm_jax.sampling import interpolate, reconstruct, revision
 
 KEY = jax.random.key(0)

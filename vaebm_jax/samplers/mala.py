@@ -7,10 +7,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from vaebm_jax import arguments
-from vaebm_jax import keys as draws
-from vaebm_jax.langevin import langevin_step
-from vaebm_jax.programs import EnergyFn, energy_and_gradient, run_compiled
+from vaebm_jax.samplers import arguments
+from vaebm_jax.samplers import keys as draws
+from vaebm_jax.samplers.langevin import langevin_step
+from vaebm_jax.samplers.programs import EnergyFn, energy_and_gradient, run_compiled
 
 
 class Point(NamedTuple):

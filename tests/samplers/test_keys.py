@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from helpers.runs import train
 
-from vaebm_jax import keys as draws
 from vaebm_jax import pictures
 from vaebm_jax.apply import averaged
 from vaebm_jax.chains import ancestral_langevin_sample
+from vaebm_jax.samplers import keys as draws
 from vaebm_jax.train import run_keys
 
 TYPED = jax.random.key(3)

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax import arguments
-from vaebm_jax import keys as draws
-from vaebm_jax.metropolis import Point, mala_sample, mala_step, point_at
-from vaebm_jax.programs import EnergyFn, run_compiled
+from vaebm_jax.samplers import arguments
+from vaebm_jax.samplers import keys as draws
+from vaebm_jax.samplers.mala import Point, mala_sample, mala_step, point_at
+from vaebm_jax.samplers.programs import EnergyFn, run_compiled
 
 _TARGET = 0.6  # Share of accepted steps, near the best of many dimensions, 0.574.
 _PILOT_CHAINS = 64

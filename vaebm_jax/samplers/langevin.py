@@ -4,9 +4,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from vaebm_jax import arguments
-from vaebm_jax import keys as draws
-from vaebm_jax.programs import EnergyFn, TracedEnergy, energy_and_gradient, run_compiled
+from vaebm_jax.samplers import arguments
+from vaebm_jax.samplers import keys as draws
+from vaebm_jax.samplers.programs import EnergyFn, TracedEnergy, energy_and_gradient, run_compiled
 
 
 def langevin_step(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vaebm_jax import langevin_sample, mala_sample
-from vaebm_jax.keys import chain_keys
-from vaebm_jax.metropolis import acceptance, mala_step, point_at
+from vaebm_jax.samplers.keys import chain_keys
+from vaebm_jax.samplers.mala import acceptance, mala_step, point_at
 
 KEY = jax.random.key(0)
 

@@ -16,14 +16,7 @@ from vaebm_jax import (
     gaussian_of,
     tune,
 )
-from vaebm_jax.likelihood import (
-    Annealed,
-    Bracket,
-    Estimate,
-    Schedule,
-    _in_parts,
-    log_mean_exp,
-)
+from vaebm_jax.samplers.ais import Annealed, Bracket, Estimate, Schedule, _in_parts, log_mean_exp
 
 KEY = jax.random.key(0)
 

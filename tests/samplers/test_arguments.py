@@ -24,9 +24,9 @@ from vaebm_jax import (
     tune,
 )
 from vaebm_jax.config import ConditionConfig
-from vaebm_jax.likelihood import Schedule
-from vaebm_jax.metropolis import acceptance
-from vaebm_jax.programs import _NUM_KEPT, _compile
+from vaebm_jax.samplers.ais import Schedule
+from vaebm_jax.samplers.mala import acceptance
+from vaebm_jax.samplers.programs import _NUM_KEPT, _compile
 
 KEY = jax.random.key(0)
 X = jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)

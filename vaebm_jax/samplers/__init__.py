@@ -1,0 +1,1 @@
+"""MCMC and annealing for any energy function: JAX and arrays alone."""
