@@ -41,7 +41,7 @@ from ml_collections import config_flags  # noqa: E402
 
 from vaebm_jax import config as vaebm_config  # noqa: E402
 from vaebm_jax import create_states, train_step
-from vaebm_jax.order import batch_indices  # noqa: E402
+from vaebm_jax.data.order import batch_indices  # noqa: E402
 from vaebm_jax.parallel import (  # noqa: E402
     all_devices,
     check_divides,

@@ -10,7 +10,7 @@ from helpers.commands import command
 from PIL import Image
 
 from vaebm_jax import checkpoints, draws, evaluate, load, sample
-from vaebm_jax.batch import to_uint8
+from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.evaluate import Scores, reference_statistics
 from vaebm_jax.inception import load_inception
 from vaebm_jax.runtime import log

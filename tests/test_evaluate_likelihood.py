@@ -10,8 +10,8 @@ import pytest
 from helpers.commands import ROOT, command
 
 from vaebm_jax import checkpoints, create_states, energy_fn, geometry
-from vaebm_jax.batch import to_uint8
 from vaebm_jax.config import ConditionConfig, DataConfig, EnergyConfig, to_json
+from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.evaluate_likelihood import (
     dequantized,
     evaluate_likelihood,

@@ -9,11 +9,11 @@ import pytest
 from helpers.images import smooth_images
 from sklearn.linear_model import Ridge
 
-from vaebm_jax.batch import as_pixels
-from vaebm_jax.condition import hint_of, make_condition, seen_of
 from vaebm_jax.config import ConditionConfig, DataConfig
+from vaebm_jax.data.batch import as_pixels
+from vaebm_jax.data.conditions import hint_of, make_condition, seen_of
+from vaebm_jax.data.loading import first_images
 from vaebm_jax.fills import EdgeRidge, fills, resize, shrink
-from vaebm_jax.loading import first_images
 from vaebm_jax.metrics import psnr
 
 KEY = jax.random.key(0)

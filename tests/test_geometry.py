@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vaebm_jax import geometry
-from vaebm_jax.densities import DENSITIES
+from vaebm_jax.data.densities import DENSITIES
 from vaebm_jax.geometry import make_grid
 
 GRID = make_grid()

@@ -16,8 +16,8 @@ from helpers.configs import tiny
 import vaebm_jax
 from vaebm_jax import evaluate
 from vaebm_jax.config import DataConfig
+from vaebm_jax.data.loading import load_images
 from vaebm_jax.inception import load_inception
-from vaebm_jax.loading import load_images
 from vaebm_jax.runtime import atomic_files
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.train import train

@@ -19,8 +19,6 @@ from vaebm_jax import (
     recover,
     recovery,
 )
-from vaebm_jax.batch import to_uint8
-from vaebm_jax.condition import fixed_condition
 from vaebm_jax.config import (
     ConditionConfig,
     Config,
@@ -29,6 +27,8 @@ from vaebm_jax.config import (
     LangevinConfig,
     flatten,
 )
+from vaebm_jax.data.batch import to_uint8
+from vaebm_jax.data.conditions import fixed_condition
 from vaebm_jax.evaluate import evaluate
 from vaebm_jax.evaluate_likelihood import evaluate_likelihood
 from vaebm_jax.film import write_geometry

@@ -10,10 +10,10 @@ from helpers.runs import assert_same_states, train
 from PIL import Image
 
 from vaebm_jax import recovery
-from vaebm_jax.batch import as_pixels
-from vaebm_jax.condition import CONDITIONS, Condition, join, seen_of
 from vaebm_jax.config import ConditionConfig, Config, DataConfig, validate
-from vaebm_jax.loading import first_images
+from vaebm_jax.data.batch import as_pixels
+from vaebm_jax.data.conditions import CONDITIONS, Condition, join, seen_of
+from vaebm_jax.data.loading import first_images
 from vaebm_jax.metrics import psnr
 from vaebm_jax.runtime.errors import UserError
 

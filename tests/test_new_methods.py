@@ -11,10 +11,10 @@ from helpers.devices import assert_close, run_on_devices
 from helpers.toy_methods import MEMORY_SIZE, ROWS
 
 from vaebm_jax import checkpoints, create_states, generate, load
-from vaebm_jax.batch import as_pixels
 from vaebm_jax.config import Config, VAEConfig
+from vaebm_jax.data.batch import as_pixels
+from vaebm_jax.data.loading import load_images
 from vaebm_jax.evaluate import evaluate
-from vaebm_jax.loading import load_images
 from vaebm_jax.methods import METHODS
 from vaebm_jax.parallel import compile_step
 from vaebm_jax.runtime.errors import UserError

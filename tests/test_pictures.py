@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from vaebm_jax.batch import to_uint8
+from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.pictures import grid, side_by_side
 
 

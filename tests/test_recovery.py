@@ -14,7 +14,6 @@ from vaebm_jax.apply import decode
 from vaebm_jax.base import TrainState
 from vaebm_jax.baselines import vae_step
 from vaebm_jax.chains import run_chain
-from vaebm_jax.condition import hint_of, join, seen_of
 from vaebm_jax.config import (
     ConditionConfig,
     Config,
@@ -24,6 +23,7 @@ from vaebm_jax.config import (
     NetworkConfig,
     VAEConfig,
 )
+from vaebm_jax.data.conditions import hint_of, join, seen_of
 from vaebm_jax.networks import Decoder
 from vaebm_jax.parts import truth_loss, vae_loss
 

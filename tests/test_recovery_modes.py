@@ -16,8 +16,6 @@ from helpers.runs import train
 from PIL import Image
 
 from vaebm_jax import create_states, load, recovery
-from vaebm_jax.batch import to_uint8
-from vaebm_jax.condition import fixed_condition, of_mask, seen_of
 from vaebm_jax.config import (
     ConditionConfig,
     Config,
@@ -26,7 +24,9 @@ from vaebm_jax.config import (
     NetworkConfig,
     VAEConfig,
 )
-from vaebm_jax.images import read_image
+from vaebm_jax.data.batch import to_uint8
+from vaebm_jax.data.conditions import fixed_condition, of_mask, seen_of
+from vaebm_jax.data.image_files import read_image
 from vaebm_jax.report import write_report
 from vaebm_jax.runtime.errors import UserError
 

@@ -8,8 +8,8 @@ import jax
 
 from vaebm_jax.apply import decode
 from vaebm_jax.base import States
-from vaebm_jax.batch import Batch
 from vaebm_jax.config import Config
+from vaebm_jax.data.batch import Batch
 from vaebm_jax.devices import image_keys
 from vaebm_jax.parts import Metrics, truth_loss, update_vae
 from vaebm_jax.samplers.keys import fold_in

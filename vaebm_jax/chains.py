@@ -4,8 +4,8 @@ import chex
 
 from vaebm_jax.apply import decode, energy_of
 from vaebm_jax.base import States, TrainState
-from vaebm_jax.condition import keep_seen, seen_of
 from vaebm_jax.config import Config
+from vaebm_jax.data.conditions import keep_seen, seen_of
 from vaebm_jax.samplers.langevin import langevin_sample
 from vaebm_jax.vae import sample_prior
 

@@ -24,13 +24,13 @@ import orbax.checkpoint as ocp
 from vaebm_jax import spectral
 from vaebm_jax.base import States
 from vaebm_jax.config import Config, from_json, refuse_other_networks
-from vaebm_jax.loading import open_images
+from vaebm_jax.data.loading import open_images
+from vaebm_jax.data.sources import source_of
 from vaebm_jax.methods import create_states
 from vaebm_jax.parallel import all_devices, whole_states
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import local_folder, sync_tree, write_atomically, written
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.sources import source_of
 
 _DIGESTS = 'digests.json'
 _NO_DIGESTS = f'it has no {_DIGESTS}, and cannot be told to be whole'

@@ -7,8 +7,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from vaebm_jax.batch import Batch
 from vaebm_jax.config import Config
+from vaebm_jax.data.batch import Batch
 from vaebm_jax.samplers.keys import chain_keys
 
 

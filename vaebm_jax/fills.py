@@ -10,8 +10,8 @@ from PIL import Image
 from scipy import linalg
 from skimage.restoration import inpaint_biharmonic
 
-from vaebm_jax.condition import CONDITIONS, fixed_condition, from_mask, hint_of, seen_of
 from vaebm_jax.config import ConditionConfig
+from vaebm_jax.data.conditions import CONDITIONS, fixed_condition, from_mask, hint_of, seen_of
 from vaebm_jax.runtime import log
 
 _SMALL = 32  # Pixels a side at which the ridge regression works.

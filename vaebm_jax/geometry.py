@@ -22,7 +22,7 @@ import numpy as np
 from vaebm_jax.apply import decode, energy_of
 from vaebm_jax.base import States
 from vaebm_jax.config import Config
-from vaebm_jax.sources import density_of
+from vaebm_jax.data.sources import density_of
 from vaebm_jax.vae import rate
 
 _HALF_WIDTH = 5.0

@@ -6,9 +6,9 @@ import chex
 import jax
 
 from vaebm_jax.base import States
-from vaebm_jax.batch import make_batch
-from vaebm_jax.condition import make_condition
 from vaebm_jax.config import Config
+from vaebm_jax.data.batch import make_batch
+from vaebm_jax.data.conditions import make_condition
 from vaebm_jax.parts import Metrics
 
 Step = Callable[..., tuple[States, Metrics]]

@@ -10,8 +10,8 @@ import optax
 from vaebm_jax import spectral, vae
 from vaebm_jax.apply import decode, energy_of
 from vaebm_jax.base import TrainState
-from vaebm_jax.batch import Batch
 from vaebm_jax.config import Config
+from vaebm_jax.data.batch import Batch
 from vaebm_jax.devices import mean_over_devices, own_copy
 from vaebm_jax.energy import mle_loss
 from vaebm_jax.samplers import keys as draws

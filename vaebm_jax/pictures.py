@@ -8,8 +8,8 @@ import chex
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vaebm_jax.batch import to_uint8
 from vaebm_jax.config import Config
+from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.methods import METHODS
 from vaebm_jax.runtime.atomic_files import write_atomically
 

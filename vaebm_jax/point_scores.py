@@ -6,8 +6,8 @@ from vaebm_jax import geometry
 from vaebm_jax.base import States
 from vaebm_jax.chain_law import Law, after, langevin_law, stationary
 from vaebm_jax.config import Config
-from vaebm_jax.densities import Density
-from vaebm_jax.sources import density_of
+from vaebm_jax.data.densities import Density
+from vaebm_jax.data.sources import density_of
 
 NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # How they begin in `evaluation.json`.
 

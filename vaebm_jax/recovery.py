@@ -11,14 +11,14 @@ from PIL import Image
 
 from vaebm_jax import checkpoints, pictures
 from vaebm_jax.base import States
-from vaebm_jax.batch import as_pixels, to_uint8
-from vaebm_jax.condition import CONDITIONS, fixed_condition, hint_of, seen_of
 from vaebm_jax.config import Config
+from vaebm_jax.data.batch import as_pixels, to_uint8
+from vaebm_jax.data.conditions import CONDITIONS, fixed_condition, hint_of, seen_of
+from vaebm_jax.data.image_files import read_image, read_opacity
+from vaebm_jax.data.loading import first_images, held_out, image_parts
 from vaebm_jax.evaluate import Scores, features_of, refuse_too_few, table
 from vaebm_jax.fills import fills
-from vaebm_jax.images import read_image, read_opacity
 from vaebm_jax.inception import load_inception
-from vaebm_jax.loading import first_images, held_out, image_parts
 from vaebm_jax.methods import METHODS, has_energy, untrained_energy
 from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
 from vaebm_jax.pictures import Picture

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from vaebm_jax import evaluate, plane, recovery, sample
 from vaebm_jax.config import Config
-from vaebm_jax.densities import DENSITIES
+from vaebm_jax.data.densities import DENSITIES
+from vaebm_jax.data.sources import density_of
 from vaebm_jax.pictures import Picture
-from vaebm_jax.sources import density_of
 from vaebm_jax.train import Preview
 
 

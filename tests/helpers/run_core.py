@@ -17,8 +17,6 @@ from vaebm_jax import (
     recover,
     tune,
 )
-from vaebm_jax.batch import as_pixels
-from vaebm_jax.condition import fixed_condition
 from vaebm_jax.config import (
     ConditionConfig,
     Config,
@@ -28,10 +26,12 @@ from vaebm_jax.config import (
     ScheduleConfig,
     VAEConfig,
 )
+from vaebm_jax.data.batch import as_pixels
+from vaebm_jax.data.conditions import fixed_condition
+from vaebm_jax.data.loading import load_images
+from vaebm_jax.data.order import batch_indices
 from vaebm_jax.diagnostics import long_chains, metropolis
-from vaebm_jax.loading import load_images
 from vaebm_jax.methods import METHODS
-from vaebm_jax.order import batch_indices
 from vaebm_jax.parallel import compile_step
 from vaebm_jax.samplers.ais import Schedule, bracket_log_z
 from vaebm_jax.samplers.mala import acceptance

@@ -7,7 +7,7 @@ r"""Run by test_distributed.py, once a process: trains together with the others,
 import sys
 
 from helpers.run_on_devices import CONFIGS, fresh_states, save, train
-from vaebm_jax.loading import load_images
+from vaebm_jax.data.loading import load_images
 from vaebm_jax.parallel import all_devices
 from vaebm_jax.runtime import distributed
 

@@ -21,9 +21,9 @@ from vaebm_jax.config import (
     NetworkConfig,
     VAEConfig,
 )
-from vaebm_jax.loading import load_images
+from vaebm_jax.data.loading import load_images
+from vaebm_jax.data.order import batch_indices
 from vaebm_jax.methods import METHODS, create_states
-from vaebm_jax.order import batch_indices
 from vaebm_jax.parallel import compile_step, hold_images, place_states
 
 CONFIG = Config(

@@ -18,8 +18,8 @@ from helpers.devices import QUICK, assert_close, run_on_devices
 from helpers.runs import rows
 
 from vaebm_jax import load
-from vaebm_jax.folder import Folder
-from vaebm_jax.order import batch_indices, stream
+from vaebm_jax.data.folder import Folder
+from vaebm_jax.data.order import batch_indices, stream
 from vaebm_jax.parallel import own_rows
 from vaebm_jax.runtime import distributed
 from vaebm_jax.runtime.errors import UserError

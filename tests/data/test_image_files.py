@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from vaebm_jax.images import on_white, read_image
+from vaebm_jax.data.image_files import on_white, read_image
 from vaebm_jax.runtime.errors import UserError
 
 RANDOM = np.random.default_rng(0)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaebm_jax.batch import as_pixels, make_batch, to_uint8
 from vaebm_jax.config import Config, DataConfig
-from vaebm_jax.folder import Folder
-from vaebm_jax.loading import first_images, image_parts, load_images
-from vaebm_jax.order import batch_indices, stream
+from vaebm_jax.data.batch import as_pixels, make_batch, to_uint8
+from vaebm_jax.data.folder import Folder
+from vaebm_jax.data.loading import first_images, image_parts, load_images
+from vaebm_jax.data.order import batch_indices, stream
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.train import call_images
 

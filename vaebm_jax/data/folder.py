@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from vaebm_jax.config import DataConfig
-from vaebm_jax.folders import describe, image_files, split_folders
-from vaebm_jax.images import read_with_largest
+from vaebm_jax.data.image_files import read_with_largest
+from vaebm_jax.data.listing import describe, image_files, split_folders
+from vaebm_jax.data.splits import check_split, held_out_counts
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import at_home
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.splits import check_split, held_out_counts
 
 _NUM_LOOKED_AT = 16
 _SALT = 'vaebm_jax split 1\0'  # Another one would share out every folder anew.

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vaebm_jax.array_file import ArrayFile
 from vaebm_jax.config import DataConfig
-from vaebm_jax.folder import Folder
+from vaebm_jax.data.array_file import ArrayFile
+from vaebm_jax.data.folder import Folder
+from vaebm_jax.data.sources import source_of
+from vaebm_jax.data.splits import check_split
 from vaebm_jax.runtime import log
-from vaebm_jax.sources import source_of
-from vaebm_jax.splits import check_split
 
 Files = Folder | ArrayFile  # On disk, not read.
 

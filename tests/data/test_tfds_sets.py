@@ -14,7 +14,7 @@ import pytest
 from helpers.commands import ROOT
 
 from vaebm_jax.config import DataConfig
-from vaebm_jax.loading import load_images
+from vaebm_jax.data.loading import load_images
 from vaebm_jax.runtime.errors import UserError
 
 # Runs a command's code with TFDS's own MNIST, but with images of ours in place of the download.
@@ -213,7 +213,7 @@ def test_another_folder_is_named_where_none_can_be_written():
         (folder / 'locked').chmod(0o555)
         code = (
             'import os, pathlib, sys\n'
-            'from vaebm_jax import tfds_sets\n'
+            'from vaebm_jax.data import tfds_sets\n'
             'if not os.getuid():\n'
             '    os.setuid(65534)\n'
             'for root in sys.argv[1:]:\n'

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from vaebm_jax.config import DataConfig
+from vaebm_jax.data.splits import check_split, held_out_counts
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import at_home
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.splits import check_split, held_out_counts
 
 
 class ArrayFile:

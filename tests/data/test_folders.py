@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from vaebm_jax.config import DataConfig
-from vaebm_jax.folder import Folder
-from vaebm_jax.folders import image_files
-from vaebm_jax.loading import held_out, load_images
+from vaebm_jax.data.folder import Folder
+from vaebm_jax.data.listing import image_files
+from vaebm_jax.data.loading import held_out, load_images
 from vaebm_jax.runtime.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaebm_jax.config import CHOICES, ConditionConfig, Config
-from vaebm_jax.harmonic_fill import edge_profiles, fill_rectangles, harmonic_fill
+from vaebm_jax.data.harmonic_fill import edge_profiles, fill_rectangles, harmonic_fill
 from vaebm_jax.samplers.keys import chain_keys
 
 _NUM_STROKES = 4

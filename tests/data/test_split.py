@@ -13,8 +13,8 @@ from PIL import Image
 
 from vaebm_jax import checkpoints, evaluate, evaluate_likelihood
 from vaebm_jax.config import DataConfig, EnergyConfig, ScheduleConfig
-from vaebm_jax.folder import Folder, shared_out
-from vaebm_jax.loading import load_images
+from vaebm_jax.data.folder import Folder, shared_out
+from vaebm_jax.data.loading import load_images
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.train import train
 

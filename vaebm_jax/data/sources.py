@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vaebm_jax.config import CHOICES, Config, DataConfig, flatten
-from vaebm_jax.densities import DENSITIES, Density
+from vaebm_jax.data.densities import DENSITIES, Density
 
 if TYPE_CHECKING:
-    from vaebm_jax.array_file import ArrayFile
-    from vaebm_jax.folder import Folder
+    from vaebm_jax.data.array_file import ArrayFile
+    from vaebm_jax.data.folder import Folder
 
 _DIGITS_IN_TRAIN = 1500
 _NUM_POINTS = {'train': 1_000_000, 'val': 100_000, 'test': 100_000}
@@ -101,7 +101,7 @@ def _digits(data: DataConfig, split: str) -> np.ndarray:
 
 
 def _tfds(data: DataConfig, split: str) -> np.ndarray:
-    from vaebm_jax import tfds_sets
+    from vaebm_jax.data import tfds_sets
 
     return tfds_sets.load(data, split)
 
@@ -113,19 +113,19 @@ def _points(density: Density, data: DataConfig, split: str) -> np.ndarray:
 
 
 def _folder(data: DataConfig, split: str) -> 'Folder':
-    from vaebm_jax.folder import Folder
+    from vaebm_jax.data.folder import Folder
 
     return Folder(data, split)
 
 
 def _folder_has_val(data: DataConfig) -> bool:
-    from vaebm_jax.folder import has_val
+    from vaebm_jax.data.folder import has_val
 
     return has_val(data)
 
 
 def _array(data: DataConfig, split: str) -> 'ArrayFile':
-    from vaebm_jax.array_file import ArrayFile
+    from vaebm_jax.data.array_file import ArrayFile
 
     return ArrayFile(data, split)
 

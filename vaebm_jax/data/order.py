@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax.array_file import ArrayFile
-from vaebm_jax.loading import Files
+from vaebm_jax.data.array_file import ArrayFile
+from vaebm_jax.data.loading import Files
 
 
 def batch_indices(key: chex.PRNGKey, step: int, num_images: int, batch_size: int) -> np.ndarray:

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaebm_jax import condition as conditions
-from vaebm_jax.condition import hint_of, keep_seen, seen_of
 from vaebm_jax.config import ConditionConfig
-from vaebm_jax.harmonic_fill import fill_rectangles, harmonic_fill
+from vaebm_jax.data import conditions
+from vaebm_jax.data.conditions import hint_of, keep_seen, seen_of
+from vaebm_jax.data.harmonic_fill import fill_rectangles, harmonic_fill
 
 KEY = jax.random.key(0)
 HOLES = ('center_hole', 'random_hole', 'free_form', 'lower_half')

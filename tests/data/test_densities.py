@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from vaebm_jax.batch import as_pixels, make_batch
 from vaebm_jax.config import DataConfig
-from vaebm_jax.densities import DENSITIES
+from vaebm_jax.data.batch import as_pixels, make_batch
+from vaebm_jax.data.densities import DENSITIES
+from vaebm_jax.data.loading import load_images
 from vaebm_jax.geometry import make_grid
-from vaebm_jax.loading import load_images
 
 GRID = make_grid()
 
