@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vaebm_jax import create_states
-from vaebm_jax.apply import decode, energy_of
+from vaebm_jax.models.apply import decode, energy_of
 
 
 def count(config):

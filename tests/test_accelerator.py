@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from helpers.run_on_devices import CONFIGS, fresh_states, train
 
-from vaebm_jax.apply import energy_of
 from vaebm_jax.config import Config, DataConfig, cifar10_paper_network
 from vaebm_jax.data.loading import load_images
+from vaebm_jax.models.apply import energy_of
 from vaebm_jax.samplers.keys import chain_keys, normal
 from vaebm_jax.samplers.langevin import langevin_sample
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vaebm_jax import create_states, energy_fn, generate, sampling
-from vaebm_jax.apply import decode
 from vaebm_jax.chains import ancestral_langevin_sample
+from vaebm_jax.models.apply import decode
 from vaebm_jax.samplers.keys import branch
 
 KEY = jax.random.key(0)

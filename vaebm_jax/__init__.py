@@ -3,11 +3,11 @@
 __version__ = '0.1.0'
 
 import vaebm_jax.data.sources  # noqa: F401 - validate knows its rows.
-from vaebm_jax.apply import energy_fn
-from vaebm_jax.base import States, TrainState
 from vaebm_jax.data.batch import Batch
 from vaebm_jax.data.conditions import make_condition
 from vaebm_jax.methods import create_states
+from vaebm_jax.models.apply import energy_fn
+from vaebm_jax.models.states import States, TrainState
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.ais import (
     Gaussian,

@@ -2,12 +2,12 @@
 
 import chex
 
-from vaebm_jax.apply import decode, energy_of
-from vaebm_jax.base import States, TrainState
 from vaebm_jax.config import Config
 from vaebm_jax.data.conditions import keep_seen, seen_of
+from vaebm_jax.models.apply import decode, energy_of
+from vaebm_jax.models.states import States, TrainState
+from vaebm_jax.models.vae import sample_prior
 from vaebm_jax.samplers.langevin import langevin_sample
-from vaebm_jax.vae import sample_prior
 
 
 def ancestral_langevin_sample(

@@ -21,12 +21,12 @@ import jax.numpy as jnp
 import optax
 import orbax.checkpoint as ocp
 
-from vaebm_jax import spectral
-from vaebm_jax.base import States
 from vaebm_jax.config import Config, from_json, refuse_other_networks
 from vaebm_jax.data.loading import open_images
 from vaebm_jax.data.sources import source_of
 from vaebm_jax.methods import create_states
+from vaebm_jax.models import spectral
+from vaebm_jax.models.states import States
 from vaebm_jax.parallel import all_devices, whole_states
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import local_folder, sync_tree, write_atomically, written

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from vaebm_jax.apply import energy_of
-from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.loading import first_images
-from vaebm_jax.energy import reference_energy
+from vaebm_jax.models.apply import energy_of
+from vaebm_jax.models.energy import reference_energy
+from vaebm_jax.models.states import States
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.keys import branch

@@ -10,9 +10,9 @@ import chex
 import jax
 import numpy as np
 
-from vaebm_jax.base import States
 from vaebm_jax.config import Config, to_json
 from vaebm_jax.methods import METHODS
+from vaebm_jax.models.states import States
 from vaebm_jax.parallel import place_rows, place_states
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import kept

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from vaebm_jax import checkpoints
-from vaebm_jax.apply import averaged
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.data.loading import check_splits, first_images
@@ -20,6 +19,7 @@ from vaebm_jax.draws import Draws, fingerprint
 from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_inception
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.metrics import Moments, frechet_distance, inception_score
+from vaebm_jax.models.apply import averaged
 from vaebm_jax.parallel import place_rows
 from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import distributed, log

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from vaebm_jax import checkpoints
-from vaebm_jax.apply import averaged, energy_of
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.data.batch import beyond_ends
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.diagnostics import energies_of
 from vaebm_jax.evaluate import refuse_too_few
 from vaebm_jax.methods import refuse_without_energy
+from vaebm_jax.models.apply import averaged, energy_of
 from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, write_json

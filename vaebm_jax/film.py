@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from vaebm_jax import checkpoints, geometry, plots
-from vaebm_jax.apply import averaged
-from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.data.sources import density_of
 from vaebm_jax.methods import create_states, refuse_without_energy
+from vaebm_jax.models.apply import averaged
+from vaebm_jax.models.states import States
 from vaebm_jax.point_scores import geometry_of
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, write_atomically

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax.apply import decode, energy_of
-from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.data.sources import density_of
-from vaebm_jax.vae import rate
+from vaebm_jax.models.apply import decode, energy_of
+from vaebm_jax.models.states import States
+from vaebm_jax.models.vae import rate
 
 _HALF_WIDTH = 5.0
 _CELLS = 120  # A side: cells of 1/12, whose edges are the checkerboard's, too.

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import chex
 import jax
 
-from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import make_batch
 from vaebm_jax.data.conditions import make_condition
+from vaebm_jax.models.states import States
 from vaebm_jax.parts import Metrics
 
 Step = Callable[..., tuple[States, Metrics]]

@@ -8,12 +8,8 @@ import chex
 import jax.numpy as jnp
 
 from vaebm_jax import baselines, vaebm
-from vaebm_jax.base import States
 from vaebm_jax.config import CHOICES, Config
-from vaebm_jax.parts import Metrics
-from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.samplers.keys import branch, check_one_key
-from vaebm_jax.train_state import (
+from vaebm_jax.models.create import (
     DECODER,
     ENCODER,
     ENERGY,
@@ -22,6 +18,10 @@ from vaebm_jax.train_state import (
     energy_steps,
     learning_rate,
 )
+from vaebm_jax.models.states import States
+from vaebm_jax.parts import Metrics
+from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.samplers.keys import branch, check_one_key
 
 
 class Method(NamedTuple):

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vaebm_jax import spectral, vae
-from vaebm_jax.apply import decode, energy_of
-from vaebm_jax.base import TrainState
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import Batch
 from vaebm_jax.devices import mean_over_devices, own_copy
-from vaebm_jax.energy import mle_loss
+from vaebm_jax.models import spectral, vae
+from vaebm_jax.models.apply import decode, energy_of
+from vaebm_jax.models.energy import mle_loss
+from vaebm_jax.models.states import TrainState
 from vaebm_jax.samplers import keys as draws
 
 Metrics = dict[str, chex.Array]

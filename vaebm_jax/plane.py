@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from vaebm_jax import checkpoints, pictures, plots
-from vaebm_jax.apply import averaged
 from vaebm_jax.config import Config
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.data.sources import density_of
@@ -15,6 +14,7 @@ from vaebm_jax.diagnostics import metropolis
 from vaebm_jax.draws import Draws
 from vaebm_jax.evaluate import samplers_of, table
 from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.models.apply import averaged
 from vaebm_jax.pictures import Picture
 from vaebm_jax.point_scores import geometry_of, kl_histogram, lines, sample_weights
 from vaebm_jax.progress import say_checkpoint

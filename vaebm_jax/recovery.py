@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from vaebm_jax import checkpoints, pictures
-from vaebm_jax.base import States
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels, to_uint8
 from vaebm_jax.data.conditions import CONDITIONS, fixed_condition, hint_of, seen_of
@@ -21,6 +20,7 @@ from vaebm_jax.fills import fills
 from vaebm_jax.inception import load_inception
 from vaebm_jax.methods import METHODS, has_energy, untrained_energy
 from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
+from vaebm_jax.models.states import States
 from vaebm_jax.pictures import Picture
 from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import log

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from vaebm_jax import checkpoints, pictures
-from vaebm_jax.apply import averaged
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.draws import Draws
 from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.models.apply import averaged
 from vaebm_jax.pictures import Picture
 from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import distributed, log

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax.apply import averaged, decode
-from vaebm_jax.base import States
 from vaebm_jax.chains import run_chain
 from vaebm_jax.config import Config
 from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.models.apply import averaged, decode
+from vaebm_jax.models.states import States
+from vaebm_jax.models.vae import sample_prior
 from vaebm_jax.samplers import arguments
 from vaebm_jax.samplers.keys import branch, chain_keys, check_one_key
-from vaebm_jax.vae import sample_prior
 
 _SAMPLES_A_CALL = 256
 _RECOVERIES_A_CALL = 32

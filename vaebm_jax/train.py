@@ -11,14 +11,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vaebm_jax import checkpoints
-from vaebm_jax.apply import averaged
-from vaebm_jax.base import States
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
 from vaebm_jax.data.loading import Files, open_images
 from vaebm_jax.data.order import batch_indices, stream
 from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.methods import METHODS, create_states, rates_at
 from vaebm_jax.metrics_file import EventFiles, MetricsFile
+from vaebm_jax.models.apply import averaged
+from vaebm_jax.models.states import States
 from vaebm_jax.parallel import (
     all_devices,
     check_divides,

@@ -9,11 +9,11 @@ import functools
 import chex
 import jax
 
-from vaebm_jax.base import States
 from vaebm_jax.chains import ancestral_langevin_sample
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import Batch
 from vaebm_jax.devices import chain_condition, image_keys, local_chains, own_copy
+from vaebm_jax.models.states import States
 from vaebm_jax.parts import (
     Metrics,
     chain_metrics,

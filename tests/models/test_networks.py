@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from vaebm_jax import vae
 from vaebm_jax.config import cifar10_paper_network, mnist_paper_network
-from vaebm_jax.networks import Decoder, Encoder, EnergyNet, cast_inner, leaky_relu
+from vaebm_jax.models import vae
+from vaebm_jax.models.networks import Decoder, Encoder, EnergyNet, cast_inner, leaky_relu
 
 KEY = jax.random.key(0)
 TRUNK = (('conv', 4, 3, 2), ('dense', 16))

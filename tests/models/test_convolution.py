@@ -9,8 +9,8 @@ import pytest
 from jax import lax
 
 from vaebm_jax import langevin_sample
-from vaebm_jax.convolution import conv, depth_to_space
-from vaebm_jax.networks import EnergyNet
+from vaebm_jax.models.convolution import conv, depth_to_space
+from vaebm_jax.models.networks import EnergyNet
 
 
 def plain_conv(x, kernel, strides=(1, 1), padding='SAME'):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from vaebm_jax import winograd
-from vaebm_jax.convolution import conv
+from vaebm_jax.models import winograd
+from vaebm_jax.models.convolution import conv
 
 # Image, kernel, strides: two and three taps an axis, odd sizes, outputs that fill no tile.
 SHAPES = [

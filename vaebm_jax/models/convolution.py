@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vaebm_jax import winograd
+from vaebm_jax.models import winograd
 
 _NHWC = ('NHWC', 'HWIO', 'NHWC')
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaebm_jax import vae
+from vaebm_jax.models import vae
 
 KEY = jax.random.key(0)
 

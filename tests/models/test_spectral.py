@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaebm_jax import create_states, spectral
-from vaebm_jax.apply import energy_of
+from vaebm_jax import create_states
 from vaebm_jax.config import EnergyConfig, NetworkConfig
+from vaebm_jax.models import spectral
+from vaebm_jax.models.apply import energy_of
 
 
 def largest(kernel):

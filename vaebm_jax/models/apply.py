@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import chex
 
-from vaebm_jax import spectral
-from vaebm_jax.base import States, TrainState
 from vaebm_jax.config import Config
-from vaebm_jax.energy import make_energy_fn
-from vaebm_jax.networks import cast_inner
+from vaebm_jax.models import spectral
+from vaebm_jax.models.energy import make_energy_fn
+from vaebm_jax.models.networks import cast_inner
+from vaebm_jax.models.states import States, TrainState
 
 
 def decode(decoder: TrainState, z: chex.Array, condition: chex.Array | None = None) -> chex.Array:

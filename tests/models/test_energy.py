@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaebm_jax.energy import energy, make_energy_fn, mle_loss, reference_energy
+from vaebm_jax.models.energy import energy, make_energy_fn, mle_loss, reference_energy
 
 X = jnp.array([[3.0, 4.0], [0.0, 2.0], [1.0, -1.0]])  # squared norms 25, 4, 2
 F = jnp.array([1.0, -2.0, 0.5])

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vaebm_jax.convolution import conv, depth_to_space
 from vaebm_jax.data.conditions import hint_of, keep_seen
+from vaebm_jax.models.convolution import conv, depth_to_space
 from vaebm_jax.samplers import keys as draws
 
 

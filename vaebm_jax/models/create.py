@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from vaebm_jax import spectral
-from vaebm_jax.base import TrainState
 from vaebm_jax.config import Config, EnergyConfig, ScheduleConfig
-from vaebm_jax.networks import Decoder, Encoder, EnergyNet
+from vaebm_jax.models import spectral
+from vaebm_jax.models.networks import Decoder, Encoder, EnergyNet
+from vaebm_jax.models.states import TrainState
 from vaebm_jax.samplers.keys import branch
 
 

@@ -1,0 +1,1 @@
+"""Energies, encoders and decoders: their networks, their states, and how they are applied."""
