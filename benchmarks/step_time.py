@@ -44,9 +44,9 @@ from ml_collections import config_flags
 from vaebm_jax import Batch, create_states, langevin_sample, train_step
 from vaebm_jax import config as vaebm_config
 from vaebm_jax.data.order import batch_indices
+from vaebm_jax.methods.parts import update_energy, update_vae
 from vaebm_jax.models.apply import energy_of
 from vaebm_jax.parallel import bytes_needed, compile_step, hold_images, place_states
-from vaebm_jax.parts import update_energy, update_vae
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.keys import chain_keys
 

@@ -8,7 +8,7 @@ import pytest
 
 from vaebm_jax import create_states, draws, generate
 from vaebm_jax.draws import Draws, fingerprint
-from vaebm_jax.sampling import generate_keys, revise
+from vaebm_jax.methods.generate import generate_keys, revise
 
 SAMPLERS = ('ancestral', 'refined', 'refined_2x')
 

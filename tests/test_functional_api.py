@@ -28,7 +28,7 @@ from vaebm_jax import (
     train_step,
 )
 from vaebm_jax.config import ConditionConfig, Config, LangevinConfig, NetworkConfig, VAEConfig
-from vaebm_jax.parts import vae_loss
+from vaebm_jax.methods.parts import vae_loss
 
 PAGE = ROOT / 'docs' / 'functional_api.md'
 KEY = jax.random.key(1)

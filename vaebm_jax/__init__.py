@@ -6,6 +6,8 @@ import vaebm_jax.data.sources  # noqa: F401 - validate knows its rows.
 from vaebm_jax.data.batch import Batch
 from vaebm_jax.data.conditions import make_condition
 from vaebm_jax.methods import create_states
+from vaebm_jax.methods.generate import generate, recover
+from vaebm_jax.methods.vaebm import train_step
 from vaebm_jax.models.apply import energy_fn
 from vaebm_jax.models.states import States, TrainState
 from vaebm_jax.runtime.errors import UserError
@@ -19,8 +21,6 @@ from vaebm_jax.samplers.ais import (
 )
 from vaebm_jax.samplers.langevin import langevin_sample
 from vaebm_jax.samplers.mala import mala_sample
-from vaebm_jax.sampling import generate, recover
-from vaebm_jax.vaebm import train_step
 
 __all__ = [
     'Batch',

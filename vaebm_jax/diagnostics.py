@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.loading import first_images
+from vaebm_jax.methods.generate import generate, revise
 from vaebm_jax.models.apply import energy_of
 from vaebm_jax.models.energy import reference_energy
 from vaebm_jax.models.states import States
@@ -18,7 +19,6 @@ from vaebm_jax.runtime import log
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.keys import branch
 from vaebm_jax.samplers.mala import acceptance
-from vaebm_jax.sampling import generate, revise
 
 _BATCH = 500
 _NUM_CHAINS = 64

@@ -6,7 +6,7 @@ import math
 import jax
 
 from vaebm_jax.config import Config
-from vaebm_jax.parts import Metrics
+from vaebm_jax.methods.parts import Metrics
 
 
 class Diverged(Exception):

@@ -12,12 +12,12 @@ import numpy as np
 
 from vaebm_jax.config import Config, to_json
 from vaebm_jax.methods import METHODS
+from vaebm_jax.methods.generate import generate_keys, revise
 from vaebm_jax.models.states import States
 from vaebm_jax.parallel import place_rows, place_states
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import kept
 from vaebm_jax.samplers.keys import chain_keys
-from vaebm_jax.sampling import generate_keys, revise
 
 Samples = dict[str, np.ndarray]
 

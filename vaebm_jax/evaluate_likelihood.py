@@ -13,6 +13,7 @@ from vaebm_jax.data.loading import first_images
 from vaebm_jax.diagnostics import energies_of
 from vaebm_jax.evaluate import refuse_too_few
 from vaebm_jax.methods import refuse_without_energy
+from vaebm_jax.methods.generate import generate
 from vaebm_jax.models.apply import averaged, energy_of
 from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import log
@@ -20,7 +21,6 @@ from vaebm_jax.runtime.atomic_files import local_folder, write_json
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.ais import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
 from vaebm_jax.samplers.keys import branch
-from vaebm_jax.sampling import generate
 
 _MAX_IMAGES = 10_000
 _STARTS = {'reverse_forward': "the chains' ends", 'reverse_samples': 'refined samples'}

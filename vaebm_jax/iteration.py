@@ -8,8 +8,8 @@ import jax
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import make_batch
 from vaebm_jax.data.conditions import make_condition
+from vaebm_jax.methods.parts import Metrics
 from vaebm_jax.models.states import States
-from vaebm_jax.parts import Metrics
 
 Step = Callable[..., tuple[States, Metrics]]
 

@@ -17,8 +17,8 @@ from jax.experimental import multihost_utils
 
 from vaebm_jax.config import Config
 from vaebm_jax.iteration import Step, iterate
+from vaebm_jax.methods.parts import Metrics
 from vaebm_jax.models.states import States
-from vaebm_jax.parts import Metrics
 from vaebm_jax.runtime.errors import UserError
 
 AXIS_NAME = 'devices'

@@ -14,6 +14,7 @@ from vaebm_jax.diagnostics import metropolis
 from vaebm_jax.draws import Draws
 from vaebm_jax.evaluate import samplers_of, table
 from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.methods.generate import generate_by
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.pictures import Picture
 from vaebm_jax.point_scores import geometry_of, kl_histogram, lines, sample_weights
@@ -22,7 +23,6 @@ from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, whole_file, write_json
 from vaebm_jax.sample import discard_others
 from vaebm_jax.samplers.keys import branch
-from vaebm_jax.sampling import generate_by
 
 PICTURES = {
     'points.png': Picture(

@@ -19,6 +19,7 @@ from vaebm_jax.evaluate import Scores, features_of, refuse_too_few, table
 from vaebm_jax.fills import fills
 from vaebm_jax.inception import load_inception
 from vaebm_jax.methods import METHODS, has_energy, untrained_energy
+from vaebm_jax.methods.generate import recover, recover_by
 from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
 from vaebm_jax.models.states import States
 from vaebm_jax.pictures import Picture
@@ -34,7 +35,6 @@ from vaebm_jax.runtime.atomic_files import (
 )
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sample import discard_others
-from vaebm_jax.sampling import recover, recover_by
 
 PICTURES = {
     'recovery.png': Picture(

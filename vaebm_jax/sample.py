@@ -14,19 +14,13 @@ from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.draws import Draws
 from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.methods.generate import generate, generate_by, interpolate, reconstruct, revision
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.pictures import Picture
 from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import local_folder, whole_file
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.sampling import (
-    generate,
-    generate_by,
-    interpolate,
-    reconstruct,
-    revision,
-)
 
 PICTURES = {
     'grid.png': Picture(

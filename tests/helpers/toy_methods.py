@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vaebm_jax import vaebm
-from vaebm_jax.chains import run_chain
-from vaebm_jax.devices import image_keys, local_chains, own_copy
-from vaebm_jax.methods import Method
+from vaebm_jax.methods import Method, vaebm
+from vaebm_jax.methods.chains import run_chain
+from vaebm_jax.methods.devices import image_keys, local_chains, own_copy
+from vaebm_jax.methods.parts import learn, update_energy
 from vaebm_jax.models.apply import decode
 from vaebm_jax.models.create import DECODER, ENCODER, ENERGY, Role
 from vaebm_jax.models.vae import sample_prior
-from vaebm_jax.parts import learn, update_energy
 from vaebm_jax.samplers import keys
 
 MEMORY_SIZE = 40

@@ -9,7 +9,7 @@ import pytest
 from helpers.runs import train
 
 from vaebm_jax import pictures
-from vaebm_jax.chains import ancestral_langevin_sample
+from vaebm_jax.methods.chains import ancestral_langevin_sample
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.samplers import keys as draws
 from vaebm_jax.train import run_keys

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax.chains import run_chain
 from vaebm_jax.config import Config
 from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.methods.chains import run_chain
 from vaebm_jax.models.apply import averaged, decode
 from vaebm_jax.models.states import States
 from vaebm_jax.models.vae import sample_prior

@@ -10,8 +10,6 @@ import pytest
 from helpers.configs import U_NET
 
 from vaebm_jax import Batch, create_states, make_condition, recover, train_step
-from vaebm_jax.baselines import vae_step
-from vaebm_jax.chains import run_chain
 from vaebm_jax.config import (
     ConditionConfig,
     Config,
@@ -22,10 +20,12 @@ from vaebm_jax.config import (
     VAEConfig,
 )
 from vaebm_jax.data.conditions import hint_of, join, seen_of
+from vaebm_jax.methods.chains import run_chain
+from vaebm_jax.methods.parts import truth_loss, vae_loss
+from vaebm_jax.methods.vae import vae_step
 from vaebm_jax.models.apply import decode
 from vaebm_jax.models.networks import Decoder
 from vaebm_jax.models.states import TrainState
-from vaebm_jax.parts import truth_loss, vae_loss
 
 KEY = jax.random.key(0)
 MODELS = ('energy', 'encoder', 'decoder')

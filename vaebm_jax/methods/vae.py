@@ -8,11 +8,11 @@ import jax
 
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import Batch
-from vaebm_jax.devices import image_keys
+from vaebm_jax.methods.devices import image_keys
+from vaebm_jax.methods.parts import Metrics, truth_loss, update_vae
 from vaebm_jax.models.apply import decode
 from vaebm_jax.models.states import States
 from vaebm_jax.models.vae import sample_prior
-from vaebm_jax.parts import Metrics, truth_loss, update_vae
 from vaebm_jax.samplers.keys import fold_in
 
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import chex
 import jax.numpy as jnp
 
-from vaebm_jax import baselines, vaebm
 from vaebm_jax.config import CHOICES, Config
+from vaebm_jax.methods import vae, vaebm
+from vaebm_jax.methods.parts import Metrics
 from vaebm_jax.models.create import (
     DECODER,
     ENCODER,
@@ -19,7 +20,6 @@ from vaebm_jax.models.create import (
     learning_rate,
 )
 from vaebm_jax.models.states import States
-from vaebm_jax.parts import Metrics
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.keys import branch, check_one_key
 
@@ -67,7 +67,7 @@ METHODS = {
             'ancestral': _DECODED,
             'refined': 'after {config.langevin.num_steps} Langevin steps',
         },
-        warm_start=baselines.vae_step,
+        warm_start=vae.vae_step,
         progress=(
             'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}',
             _RATE_AND_DISTORTION,
@@ -76,8 +76,8 @@ METHODS = {
     ),
     'vae': Method(
         roles={'encoder': ENCODER, 'decoder': DECODER},
-        step=baselines.vae_step,
-        sample=baselines.sample,
+        step=vae.vae_step,
+        sample=vae.sample,
         samplers={'ancestral': _DECODED},
         progress=(_RATE_AND_DISTORTION,),
         unused=(

@@ -9,12 +9,11 @@ import functools
 import chex
 import jax
 
-from vaebm_jax.chains import ancestral_langevin_sample
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import Batch
-from vaebm_jax.devices import chain_condition, image_keys, local_chains, own_copy
-from vaebm_jax.models.states import States
-from vaebm_jax.parts import (
+from vaebm_jax.methods.chains import ancestral_langevin_sample
+from vaebm_jax.methods.devices import chain_condition, image_keys, local_chains, own_copy
+from vaebm_jax.methods.parts import (
     Metrics,
     chain_metrics,
     known_z_loss,
@@ -23,6 +22,7 @@ from vaebm_jax.parts import (
     update_vae,
     with_noise,
 )
+from vaebm_jax.models.states import States
 from vaebm_jax.samplers.keys import branch, chain_keys
 
 

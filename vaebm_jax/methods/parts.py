@@ -9,7 +9,7 @@ import optax
 
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import Batch
-from vaebm_jax.devices import mean_over_devices, own_copy
+from vaebm_jax.methods.devices import mean_over_devices, own_copy
 from vaebm_jax.models import spectral, vae
 from vaebm_jax.models.apply import decode, energy_of
 from vaebm_jax.models.energy import mle_loss

@@ -10,15 +10,15 @@ import optax
 import pytest
 
 from vaebm_jax import Batch, States, create_states, train_step
-from vaebm_jax.baselines import vae_step
 from vaebm_jax.config import Config, EnergyConfig, LangevinConfig, ScheduleConfig, VAEConfig
-from vaebm_jax.devices import chain_condition
+from vaebm_jax.methods.devices import chain_condition
+from vaebm_jax.methods.parts import update_energy
+from vaebm_jax.methods.vae import vae_step
+from vaebm_jax.methods.vaebm import collapse_warning
 from vaebm_jax.models.create import learning_rate
 from vaebm_jax.models.states import TrainState
 from vaebm_jax.models.vae import sample_prior
-from vaebm_jax.parts import update_energy
 from vaebm_jax.samplers.keys import branch
-from vaebm_jax.vaebm import collapse_warning
 
 KEY = jax.random.key(0)
 MODELS = ('energy', 'encoder', 'decoder')

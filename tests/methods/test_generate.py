@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaebm_jax import create_states, energy_fn, generate, sampling
-from vaebm_jax.chains import ancestral_langevin_sample
+from vaebm_jax import create_states, energy_fn, generate
+from vaebm_jax.methods import generate as sampling
+from vaebm_jax.methods.chains import ancestral_langevin_sample
 from vaebm_jax.models.apply import decode
 from vaebm_jax.samplers.keys import branch
 
