@@ -48,8 +48,8 @@ from ml_collections import config_flags  # noqa: E402
 
 from vaebm_jax import config as vaebm_config  # noqa: E402
 from vaebm_jax import create_states, train_step  # noqa: E402
-from vaebm_jax.parallel import bytes_needed, compile_step  # noqa: E402
 from vaebm_jax.runtime.errors import UserError  # noqa: E402
+from vaebm_jax.training.parallel import bytes_needed, compile_step  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/cifar10.py', 'The experiment.')
 _TARGET = flags.DEFINE_string('target', 'v5e:2x4', 'A TPU slice, or h100x8.')

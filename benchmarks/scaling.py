@@ -42,15 +42,15 @@ from ml_collections import config_flags  # noqa: E402
 from vaebm_jax import config as vaebm_config  # noqa: E402
 from vaebm_jax import create_states, train_step
 from vaebm_jax.data.order import batch_indices  # noqa: E402
-from vaebm_jax.parallel import (  # noqa: E402
+from vaebm_jax.runtime import distributed  # noqa: E402
+from vaebm_jax.runtime.errors import UserError  # noqa: E402
+from vaebm_jax.training.parallel import (
     all_devices,
     check_divides,
     compile_step,
     hold_images,
     place_states,
 )
-from vaebm_jax.runtime import distributed  # noqa: E402
-from vaebm_jax.runtime.errors import UserError  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/digits.py', 'The experiment.')
 _DEVICES = flags.DEFINE_list('devices', ['1', '2', '4', '8'], 'Numbers of devices.')

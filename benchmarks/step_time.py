@@ -46,9 +46,9 @@ from vaebm_jax import config as vaebm_config
 from vaebm_jax.data.order import batch_indices
 from vaebm_jax.methods.parts import update_energy, update_vae
 from vaebm_jax.models.apply import energy_of
-from vaebm_jax.parallel import bytes_needed, compile_step, hold_images, place_states
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.keys import chain_keys
+from vaebm_jax.training.parallel import bytes_needed, compile_step, hold_images, place_states
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/cifar10.py', 'The experiment.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 0, "In place of the config's; chains as well.")

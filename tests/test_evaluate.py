@@ -9,13 +9,14 @@ import pytest
 from helpers.commands import command
 from PIL import Image
 
-from vaebm_jax import checkpoints, draws, evaluate, load, sample
+from vaebm_jax import draws, evaluate, load, sample
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.evaluate import Scores, reference_statistics
 from vaebm_jax.inception import load_inception
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.train import train
+from vaebm_jax.training import checkpoints
+from vaebm_jax.training.loop import train
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.commands import ROOT, command
 
-from vaebm_jax import checkpoints, create_states, energy_fn, geometry
+from vaebm_jax import create_states, energy_fn, geometry
 from vaebm_jax.config import ConditionConfig, DataConfig, EnergyConfig, to_json
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.evaluate_likelihood import (
@@ -21,6 +21,7 @@ from vaebm_jax.evaluate_likelihood import (
 )
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.ais import Bracket, Estimate
+from vaebm_jax.training import checkpoints
 
 
 def bracket(log_z, samples=None):

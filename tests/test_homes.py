@@ -20,7 +20,7 @@ from vaebm_jax.data.loading import load_images
 from vaebm_jax.inception import load_inception
 from vaebm_jax.runtime import atomic_files
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.train import train
+from vaebm_jax.training.loop import train
 
 
 def command(*arguments, cwd, **environment):

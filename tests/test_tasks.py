@@ -13,7 +13,7 @@ from vaebm_jax import flags, main  # noqa: F401  (main defines the flags.)
 from vaebm_jax.config import Config
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import TASKS, task_of
-from vaebm_jax.train import train
+from vaebm_jax.training.loop import train
 
 RUNS = {'images': Config(), 'recovery': OTHER_RUNS['gray'], 'points': OTHER_RUNS['points']}
 
@@ -75,7 +75,7 @@ def test_training_is_handed_what_draws_its_pictures(tiny_config, tmp_path, capsy
 def test_the_loop_loads_nothing_that_only_pictures_and_scores_need():
     """Handed its previews, it neither loads nor needs them."""
     code = (
-        'import sys, vaebm_jax.train; '
+        'import sys, vaebm_jax.training.loop; '
         'print([n for n in ("skimage", "sklearn", "scipy.linalg", "matplotlib", "vaebm_jax.tasks") '
         'if n in sys.modules])'
     )

@@ -20,8 +20,8 @@ import platform
 import re
 import subprocess
 
-from vaebm_jax.checkpoints import load_config
 from vaebm_jax.config import flatten
+from vaebm_jax.training.checkpoints import load_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / 'docs' / 'results'

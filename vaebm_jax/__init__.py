@@ -48,7 +48,7 @@ __all__ = [
 def __getattr__(name):
     # Reading a run back needs Orbax; the rest must not.
     if name == 'load':
-        from vaebm_jax.checkpoints import load
+        from vaebm_jax.training.checkpoints import load
 
         return load
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

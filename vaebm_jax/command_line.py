@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from vaebm_jax import saved_config
-from vaebm_jax.checkpoints import load_config
 from vaebm_jax.config import KINDS, Config, flatten
 from vaebm_jax.runtime.atomic_files import at_home
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.training.checkpoints import load_config
 
 _CONFIG_MODULE = 'config_config'  # What ml_collections calls the file of a flag named config.
 _HELP = {'help': '?', 'helpshort': 'h', 'helpfull': None}  # And their short names.

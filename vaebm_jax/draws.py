@@ -14,10 +14,10 @@ from vaebm_jax.config import Config, to_json
 from vaebm_jax.methods import METHODS
 from vaebm_jax.methods.generate import generate_keys, revise
 from vaebm_jax.models.states import States
-from vaebm_jax.parallel import place_rows, place_states
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import kept
 from vaebm_jax.samplers.keys import chain_keys
+from vaebm_jax.training.parallel import place_rows, place_states
 
 Samples = dict[str, np.ndarray]
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.data.loading import check_splits, first_images
@@ -20,11 +19,12 @@ from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_i
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.metrics import Moments, frechet_distance, inception_score
 from vaebm_jax.models.apply import averaged
-from vaebm_jax.parallel import place_rows
-from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import at_home, kept, local_folder, write_json
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.training import checkpoints
+from vaebm_jax.training.parallel import place_rows
+from vaebm_jax.training.progress import say_checkpoint
 
 _LENGTHS = {'refined': 1}  # Langevin steps of a sampler, in training lengths, where it has some.
 _BATCH = 64  # Images a call of Inception-v3 and device.

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.data.batch import beyond_ends
 from vaebm_jax.data.loading import first_images
@@ -15,12 +14,13 @@ from vaebm_jax.evaluate import refuse_too_few
 from vaebm_jax.methods import refuse_without_energy
 from vaebm_jax.methods.generate import generate
 from vaebm_jax.models.apply import averaged, energy_of
-from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, write_json
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.ais import Bracket, bits_per_dimension, bracket_log_z, gaussian_of
 from vaebm_jax.samplers.keys import branch
+from vaebm_jax.training import checkpoints
+from vaebm_jax.training.progress import say_checkpoint
 
 _MAX_IMAGES = 10_000
 _STARTS = {'reverse_forward': "the chains' ends", 'reverse_samples': 'refined samples'}

@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, geometry, plots
+from vaebm_jax import geometry, plots
 from vaebm_jax.config import Config
 from vaebm_jax.data.sources import density_of
 from vaebm_jax.methods import create_states, refuse_without_energy
@@ -17,7 +17,8 @@ from vaebm_jax.models.states import States
 from vaebm_jax.point_scores import geometry_of
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, write_atomically
-from vaebm_jax.train import run_keys
+from vaebm_jax.training import checkpoints
+from vaebm_jax.training.loop import run_keys
 
 _FRAMES = 6
 _POINTS = 4000

@@ -34,7 +34,7 @@ from vaebm_jax.runtime.atomic_files import check_writable
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.runtime.signals import Interrupted, end_as_ctrl_c
 from vaebm_jax.tasks import task_of
-from vaebm_jax.train import train
+from vaebm_jax.training.loop import train
 
 _CONFIG = flags.define()
 GIVEN = absl_flags.FLAGS

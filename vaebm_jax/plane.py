@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, pictures, plots
+from vaebm_jax import pictures, plots
 from vaebm_jax.config import Config
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.data.sources import density_of
@@ -18,11 +18,12 @@ from vaebm_jax.methods.generate import generate_by
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.pictures import Picture
 from vaebm_jax.point_scores import geometry_of, kl_histogram, lines, sample_weights
-from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, whole_file, write_json
 from vaebm_jax.sample import discard_others
 from vaebm_jax.samplers.keys import branch
+from vaebm_jax.training import checkpoints
+from vaebm_jax.training.progress import say_checkpoint
 
 PICTURES = {
     'points.png': Picture(

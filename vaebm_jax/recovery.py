@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from vaebm_jax import checkpoints, pictures
+from vaebm_jax import pictures
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels, to_uint8
 from vaebm_jax.data.conditions import CONDITIONS, fixed_condition, hint_of, seen_of
@@ -23,7 +23,6 @@ from vaebm_jax.methods.generate import recover, recover_by
 from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
 from vaebm_jax.models.states import States
 from vaebm_jax.pictures import Picture
-from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import (
     at_home,
@@ -35,6 +34,8 @@ from vaebm_jax.runtime.atomic_files import (
 )
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sample import discard_others
+from vaebm_jax.training import checkpoints
+from vaebm_jax.training.progress import say_checkpoint
 
 PICTURES = {
     'recovery.png': Picture(

@@ -8,13 +8,13 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from vaebm_jax.checkpoints import load_config
 from vaebm_jax.config import Config, flatten
 from vaebm_jax.methods import has_energy
 from vaebm_jax.point_scores import NUMBERS
 from vaebm_jax.runtime.atomic_files import local_folder, write_atomically
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import task_of
+from vaebm_jax.training.checkpoints import load_config
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto;

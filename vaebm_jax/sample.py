@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from vaebm_jax import checkpoints, pictures
+from vaebm_jax import pictures
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.loading import first_images
@@ -17,10 +17,11 @@ from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.methods.generate import generate, generate_by, interpolate, reconstruct, revision
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.pictures import Picture
-from vaebm_jax.progress import say_checkpoint
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import local_folder, whole_file
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.training import checkpoints
+from vaebm_jax.training.progress import say_checkpoint
 
 PICTURES = {
     'grid.png': Picture(

@@ -8,7 +8,7 @@ from vaebm_jax.config import Config
 from vaebm_jax.data.densities import DENSITIES
 from vaebm_jax.data.sources import density_of
 from vaebm_jax.pictures import Picture
-from vaebm_jax.train import Preview
+from vaebm_jax.training.loop import Preview
 
 
 class Task(NamedTuple):

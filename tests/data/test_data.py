@@ -15,7 +15,7 @@ from vaebm_jax.data.folder import Folder
 from vaebm_jax.data.loading import first_images, image_parts, load_images
 from vaebm_jax.data.order import batch_indices, stream
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.train import call_images
+from vaebm_jax.training.loop import call_images
 
 KEY = jax.random.key(0)
 

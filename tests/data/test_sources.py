@@ -18,7 +18,7 @@ from vaebm_jax.evaluate import evaluate
 from vaebm_jax.plane import evaluate_points, sample_points
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sample import sample
-from vaebm_jax.train import train
+from vaebm_jax.training.loop import train
 
 
 def stripes(data: DataConfig, split: str) -> np.ndarray:

@@ -11,12 +11,13 @@ import pytest
 from helpers.runs import assert_same_states
 from PIL import Image
 
-from vaebm_jax import checkpoints, evaluate, evaluate_likelihood
+from vaebm_jax import evaluate, evaluate_likelihood
 from vaebm_jax.config import DataConfig, EnergyConfig, ScheduleConfig
 from vaebm_jax.data.folder import Folder, shared_out
 from vaebm_jax.data.loading import load_images
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.train import train
+from vaebm_jax.training import checkpoints
+from vaebm_jax.training.loop import train
 
 SPLITS = ('train', 'val', 'test')
 

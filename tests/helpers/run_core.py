@@ -33,9 +33,9 @@ from vaebm_jax.data.order import batch_indices
 from vaebm_jax.diagnostics import long_chains, metropolis
 from vaebm_jax.methods import METHODS
 from vaebm_jax.methods.generate import interpolate, reconstruct, revision
-from vaebm_jax.parallel import compile_step
 from vaebm_jax.samplers.ais import Schedule, bracket_log_z
 from vaebm_jax.samplers.mala import acceptance
+from vaebm_jax.training.parallel import compile_step
 
 KEY = jax.random.key(0)
 _DENSE = (('dense', 8),)

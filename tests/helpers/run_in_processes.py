@@ -8,8 +8,8 @@ import sys
 
 from helpers.run_on_devices import CONFIGS, fresh_states, save, train
 from vaebm_jax.data.loading import load_images
-from vaebm_jax.parallel import all_devices
 from vaebm_jax.runtime import distributed
+from vaebm_jax.training.parallel import all_devices
 
 
 def main(folder, coordinator, num_processes, process_id, num_steps, dtype):

@@ -24,7 +24,7 @@ from vaebm_jax.config import (
 from vaebm_jax.data.loading import load_images
 from vaebm_jax.data.order import batch_indices
 from vaebm_jax.methods import METHODS, create_states
-from vaebm_jax.parallel import compile_step, hold_images, place_states
+from vaebm_jax.training.parallel import compile_step, hold_images, place_states
 
 CONFIG = Config(
     num_steps=20,

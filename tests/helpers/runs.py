@@ -5,8 +5,8 @@ import json
 import jax
 import numpy as np
 
-from vaebm_jax import train as training
 from vaebm_jax.tasks import task_of
+from vaebm_jax.training import loop as training
 
 
 def train(config, workdir, **options):

@@ -9,16 +9,7 @@ import pytest
 from helpers.runs import train
 from PIL import Image
 
-from vaebm_jax import (
-    checkpoints,
-    create_states,
-    energy_fn,
-    generate,
-    load,
-    plane,
-    recover,
-    recovery,
-)
+from vaebm_jax import create_states, energy_fn, generate, load, plane, recover, recovery
 from vaebm_jax.config import (
     ConditionConfig,
     Config,
@@ -36,6 +27,7 @@ from vaebm_jax.methods import METHODS, is_unused
 from vaebm_jax.report import write_report
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sample import sample
+from vaebm_jax.training import checkpoints
 
 KEY = jax.random.key(7)
 

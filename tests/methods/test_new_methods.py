@@ -10,16 +10,17 @@ import pytest
 from helpers.devices import assert_close, run_on_devices
 from helpers.toy_methods import MEMORY_SIZE, ROWS
 
-from vaebm_jax import checkpoints, create_states, generate, load
+from vaebm_jax import create_states, generate, load
 from vaebm_jax.config import Config, VAEConfig
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.loading import load_images
 from vaebm_jax.evaluate import evaluate
 from vaebm_jax.methods import METHODS
-from vaebm_jax.parallel import compile_step
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sample import sample
-from vaebm_jax.train import train
+from vaebm_jax.training import checkpoints
+from vaebm_jax.training.loop import train
+from vaebm_jax.training.parallel import compile_step
 
 KEY = jax.random.key(3)
 

@@ -10,8 +10,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from vaebm_jax import States, TrainState, create_states, load
-from vaebm_jax.checkpoints import checkpoint_manager, restore, save
-from vaebm_jax.train import train
+from vaebm_jax.training.checkpoints import checkpoint_manager, restore, save
+from vaebm_jax.training.loop import train
 
 KEY = jax.random.key(0)
 MODELS = {'vaebm': ('energy', 'encoder', 'decoder'), 'vae': ('encoder', 'decoder')}

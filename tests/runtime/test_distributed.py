@@ -20,10 +20,10 @@ from helpers.runs import rows
 from vaebm_jax import load
 from vaebm_jax.data.folder import Folder
 from vaebm_jax.data.order import batch_indices, stream
-from vaebm_jax.parallel import own_rows
 from vaebm_jax.runtime import distributed
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.train import train
+from vaebm_jax.training.loop import train
+from vaebm_jax.training.parallel import own_rows
 
 PATIENCE = 900  # Seconds, on a machine that does other things too.
 

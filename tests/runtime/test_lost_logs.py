@@ -17,7 +17,7 @@ from helpers.commands import ROOT, start, wait_for, write_config
 
 from vaebm_jax import load
 from vaebm_jax.runtime import log
-from vaebm_jax.train import train
+from vaebm_jax.training.loop import train
 
 
 def command(config, workdir):

@@ -14,7 +14,7 @@ from helpers.runs import rows
 
 from vaebm_jax import load
 from vaebm_jax.runtime.signals import noticed
-from vaebm_jax.train import train
+from vaebm_jax.training.loop import train
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])

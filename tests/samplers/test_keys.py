@@ -12,7 +12,7 @@ from vaebm_jax import pictures
 from vaebm_jax.methods.chains import ancestral_langevin_sample
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.samplers import keys as draws
-from vaebm_jax.train import run_keys
+from vaebm_jax.training.loop import run_keys
 
 TYPED = jax.random.key(3)
 RAW = jax.random.PRNGKey(3)

@@ -16,10 +16,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vaebm_jax.config import Config
-from vaebm_jax.iteration import Step, iterate
 from vaebm_jax.methods.parts import Metrics
 from vaebm_jax.models.states import States
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.training.iteration import Step, iterate
 
 AXIS_NAME = 'devices'
 

@@ -27,10 +27,10 @@ from vaebm_jax.data.sources import source_of
 from vaebm_jax.methods import create_states
 from vaebm_jax.models import spectral
 from vaebm_jax.models.states import States
-from vaebm_jax.parallel import all_devices, whole_states
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import local_folder, sync_tree, write_atomically, written
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.training.parallel import all_devices, whole_states
 
 _DIGESTS = 'digests.json'
 _NO_DIGESTS = f'it has no {_DIGESTS}, and cannot be told to be whole'

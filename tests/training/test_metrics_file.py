@@ -1,6 +1,6 @@
 import json
 
-from vaebm_jax.metrics_file import MetricsFile
+from vaebm_jax.training.metrics_file import MetricsFile
 
 
 def test_metrics_file_is_cut_back_and_survives_half_a_line(tmp_path):

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from vaebm_jax import generate
-from vaebm_jax.train import train
+from vaebm_jax.training.loop import train
 
 
 @pytest.mark.slow

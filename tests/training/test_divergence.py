@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from vaebm_jax import load
-from vaebm_jax import train as train_module
-from vaebm_jax.checkpoints import checkpoint_manager, rollbacks_at, save
-from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.methods import METHODS
 from vaebm_jax.methods.vaebm import train_step
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.train import run_keys, train
+from vaebm_jax.training import loop as train_module
+from vaebm_jax.training.checkpoints import checkpoint_manager, rollbacks_at, save
+from vaebm_jax.training.divergence import Diverged, slowed, sound_values
+from vaebm_jax.training.loop import run_keys, train
 
 
 def rows(workdir):

@@ -10,16 +10,21 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaebm_jax import checkpoints
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
 from vaebm_jax.data.loading import Files, open_images
 from vaebm_jax.data.order import batch_indices, stream
-from vaebm_jax.divergence import Diverged, slowed, sound_values
 from vaebm_jax.methods import METHODS, create_states, rates_at
-from vaebm_jax.metrics_file import EventFiles, MetricsFile
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.models.states import States
-from vaebm_jax.parallel import (
+from vaebm_jax.runtime import distributed, log
+from vaebm_jax.runtime.atomic_files import local_folder, make_folder, write_atomically
+from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.runtime.lock import locked
+from vaebm_jax.runtime.signals import Interrupted, noticed
+from vaebm_jax.training import checkpoints
+from vaebm_jax.training.divergence import Diverged, slowed, sound_values
+from vaebm_jax.training.metrics_file import EventFiles, MetricsFile
+from vaebm_jax.training.parallel import (
     all_devices,
     check_divides,
     compile_step,
@@ -29,12 +34,7 @@ from vaebm_jax.parallel import (
     place_states,
     split_rows,
 )
-from vaebm_jax.progress import Progress
-from vaebm_jax.runtime import distributed, log
-from vaebm_jax.runtime.atomic_files import local_folder, make_folder, write_atomically
-from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.runtime.lock import locked
-from vaebm_jax.runtime.signals import Interrupted, noticed
+from vaebm_jax.training.progress import Progress
 
 # Of a config, what draws the pictures of a training run: `draw(path, keys, states)` writes one, by
 # keys of z and of the chains' noise, the same at every step, and with the states' `params`.

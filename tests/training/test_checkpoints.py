@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from vaebm_jax.checkpoints import checkpoint_manager, damage, load, newest_whole
 from vaebm_jax.config import to_json
-from vaebm_jax.metrics_file import MetricsFile
 from vaebm_jax.runtime.atomic_files import write_atomically
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.train import train
+from vaebm_jax.training.checkpoints import checkpoint_manager, damage, load, newest_whole
+from vaebm_jax.training.loop import train
+from vaebm_jax.training.metrics_file import MetricsFile
 
 
 def test_load_says_what_is_missing(tiny_config, tmp_path):
@@ -123,7 +123,7 @@ def test_a_full_disk_costs_one_line_and_no_checkpoint(tiny_config, tmp_path, mon
     longer = dataclasses.replace(tiny_config, num_steps=9)
     with monkeypatch.context() as patch:
         full = shutil.disk_usage(tmp_path)._replace(free=10_000)
-        patch.setattr('vaebm_jax.checkpoints.shutil.disk_usage', lambda path: full)
+        patch.setattr('vaebm_jax.training.checkpoints.shutil.disk_usage', lambda path: full)
         with pytest.raises(
             UserError, match=r'checkpoints/8 cannot be written \(a checkpoint needs'
         ):

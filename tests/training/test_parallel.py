@@ -6,8 +6,8 @@ import pytest
 from helpers.devices import assert_close, run_on_devices
 
 from vaebm_jax.config import Config
-from vaebm_jax.parallel import check_divides, own_rows, split_rows
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.training.parallel import check_divides, own_rows, split_rows
 
 
 @pytest.mark.multi_device

@@ -10,13 +10,13 @@ import pytest
 from helpers.runs import assert_same_states, train
 from PIL import Image
 
-from vaebm_jax import train as train_module
-from vaebm_jax.checkpoints import load
 from vaebm_jax.config import ConditionConfig, Config, DataConfig, ScheduleConfig, to_json
 from vaebm_jax.methods import METHODS
-from vaebm_jax.metrics_file import MetricsFile
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.train import calls
+from vaebm_jax.training import loop as train_module
+from vaebm_jax.training.checkpoints import load
+from vaebm_jax.training.loop import calls
+from vaebm_jax.training.metrics_file import MetricsFile
 
 
 def all_rows(workdir):
