@@ -15,7 +15,7 @@ from unittest import mock
 import jax
 import numpy as np
 
-from vaebm_jax import inception
+from vaebm_jax.evaluation import inception
 
 _NUM_IMAGES, _TURNS = 64, 3
 

@@ -6,8 +6,8 @@ import pytest
 from helpers.configs import tiny
 from helpers.inception import inception_weights, random_port, write
 
-from vaebm_jax import geometry
 from vaebm_jax.config import Config, DataConfig
+from vaebm_jax.evaluation import geometry
 
 # `[B]` against `[B, 1]` is the likeliest silent mistake here.
 jax.config.update('jax_numpy_rank_promotion', 'raise')

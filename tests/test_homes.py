@@ -14,10 +14,10 @@ from helpers.commands import ROOT, TINY
 from helpers.configs import tiny
 
 import vaebm_jax
-from vaebm_jax import evaluate
 from vaebm_jax.config import DataConfig
 from vaebm_jax.data.loading import load_images
-from vaebm_jax.inception import load_inception
+from vaebm_jax.evaluation import scores
+from vaebm_jax.evaluation.inception import load_inception
 from vaebm_jax.runtime import atomic_files
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.training.loop import train
@@ -132,15 +132,15 @@ def test_a_disk_that_is_full_later_and_a_damaged_cache(tmp_path, weights, capsys
     """The statistics of the first call, whatever of the folder can be written or read."""
     images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
     loaded = load_inception(weights)
-    first = evaluate.reference_statistics(loaded, images, tmp_path / 'cache')
+    first = scores.reference_statistics(loaded, images, tmp_path / 'cache')
     (file,) = (tmp_path / 'cache').iterdir()
     file.write_bytes(b'')  # As a power cut leaves it.
     capsys.readouterr()
-    again = evaluate.reference_statistics(loaded, images, tmp_path / 'cache')
+    again = scores.reference_statistics(loaded, images, tmp_path / 'cache')
     assert 'cached' not in capsys.readouterr().err and file.stat().st_size > 0
     file.unlink()
     (tmp_path / 'cache' / file.with_suffix('.parts').name).touch()  # In the way of the parts.
-    blocked = evaluate.reference_statistics(loaded, images, tmp_path / 'cache')
+    blocked = scores.reference_statistics(loaded, images, tmp_path / 'cache')
     assert capsys.readouterr().err.count('not cached') == 1
     for moments in (again, blocked):
         np.testing.assert_array_equal(moments[64].products, first[64].products)

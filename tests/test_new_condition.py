@@ -14,7 +14,7 @@ from vaebm_jax.config import ConditionConfig, Config, DataConfig, validate
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.conditions import CONDITIONS, Condition, join, seen_of
 from vaebm_jax.data.loading import first_images
-from vaebm_jax.metrics import psnr
+from vaebm_jax.evaluation.metrics import psnr
 from vaebm_jax.runtime.errors import UserError
 
 

@@ -16,7 +16,7 @@ from helpers.configs import tiny
 from helpers.runs import train
 from PIL import Image
 
-from vaebm_jax.evaluate import evaluate
+from vaebm_jax.evaluation.scores import evaluate
 from vaebm_jax.report import write_report
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sample import sample

@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from vaebm_jax.inception import load_inception
+from vaebm_jax.evaluation.inception import load_inception
 from vaebm_jax.runtime.atomic_files import write_atomically
 from vaebm_jax.runtime.errors import UserError
 

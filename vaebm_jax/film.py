@@ -7,14 +7,15 @@ import pathlib
 import jax
 import numpy as np
 
-from vaebm_jax import geometry, plots
+from vaebm_jax import plots
 from vaebm_jax.config import Config
 from vaebm_jax.data.sources import density_of
+from vaebm_jax.evaluation import geometry
+from vaebm_jax.evaluation.point_scores import geometry_of
 from vaebm_jax.methods import create_states, refuse_without_energy
 from vaebm_jax.methods.generate import generate
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.models.states import States
-from vaebm_jax.point_scores import geometry_of
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, write_atomically
 from vaebm_jax.training import checkpoints

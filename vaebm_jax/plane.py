@@ -10,14 +10,14 @@ from vaebm_jax import pictures, plots
 from vaebm_jax.config import Config
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.data.sources import density_of
-from vaebm_jax.diagnostics import metropolis
-from vaebm_jax.draws import Draws
-from vaebm_jax.evaluate import samplers_of, table
+from vaebm_jax.evaluation.diagnostics import metropolis
+from vaebm_jax.evaluation.point_scores import geometry_of, kl_histogram, lines, sample_weights
+from vaebm_jax.evaluation.sample_cache import Draws
+from vaebm_jax.evaluation.scores import samplers_of, table
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.methods.generate import generate_by
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.pictures import Picture
-from vaebm_jax.point_scores import geometry_of, kl_histogram, lines, sample_weights
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, whole_file, write_json
 from vaebm_jax.sample import discard_others

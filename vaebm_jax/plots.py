@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vaebm_jax.geometry import Grid
+from vaebm_jax.evaluation.geometry import Grid
 from vaebm_jax.runtime.atomic_files import write_atomically
 
 _SHOWN = 3.2  # The pictures are of [-3.2, 3.2]².

@@ -15,12 +15,12 @@ from vaebm_jax.data.batch import as_pixels, to_uint8
 from vaebm_jax.data.conditions import CONDITIONS, fixed_condition, hint_of, seen_of
 from vaebm_jax.data.image_files import read_image, read_opacity
 from vaebm_jax.data.loading import first_images, held_out, image_parts
-from vaebm_jax.evaluate import Scores, features_of, refuse_too_few, table
-from vaebm_jax.fills import fills
-from vaebm_jax.inception import load_inception
+from vaebm_jax.evaluation.fills import fills
+from vaebm_jax.evaluation.inception import load_inception
+from vaebm_jax.evaluation.metrics import SSIM_WINDOW, psnr, ssim
+from vaebm_jax.evaluation.scores import Scores, features_of, refuse_too_few, table
 from vaebm_jax.methods import METHODS, has_energy, untrained_energy
 from vaebm_jax.methods.generate import recover, recover_by
-from vaebm_jax.metrics import SSIM_WINDOW, psnr, ssim
 from vaebm_jax.models.states import States
 from vaebm_jax.pictures import Picture
 from vaebm_jax.runtime import log

@@ -9,8 +9,8 @@ import pathlib
 from collections.abc import Iterable
 
 from vaebm_jax.config import Config, flatten
+from vaebm_jax.evaluation.point_scores import NUMBERS
 from vaebm_jax.methods import has_energy
-from vaebm_jax.point_scores import NUMBERS
 from vaebm_jax.runtime.atomic_files import local_folder, write_atomically
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import task_of

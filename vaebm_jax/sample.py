@@ -12,7 +12,7 @@ from vaebm_jax import pictures
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.loading import first_images
-from vaebm_jax.draws import Draws
+from vaebm_jax.evaluation.sample_cache import Draws
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.methods.generate import generate, generate_by, interpolate, reconstruct, revision
 from vaebm_jax.models.apply import averaged

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from vaebm_jax import evaluate, plane, recovery, sample
+from vaebm_jax import plane, recovery, sample
 from vaebm_jax.config import Config
 from vaebm_jax.data.densities import DENSITIES
 from vaebm_jax.data.sources import density_of
+from vaebm_jax.evaluation import scores
 from vaebm_jax.pictures import Picture
 from vaebm_jax.training.loop import Preview
 
@@ -35,9 +36,7 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    'images': Task(
-        sample.preview, sample.sample, evaluate.evaluate, sample.PICTURES, is_shared=True
-    ),
+    'images': Task(sample.preview, sample.sample, scores.evaluate, sample.PICTURES, is_shared=True),
     'recovery': Task(
         recovery.preview,
         recovery.sample_recoveries,

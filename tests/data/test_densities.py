@@ -7,7 +7,7 @@ from vaebm_jax.config import DataConfig
 from vaebm_jax.data.batch import as_pixels, make_batch
 from vaebm_jax.data.densities import DENSITIES
 from vaebm_jax.data.loading import load_images
-from vaebm_jax.geometry import make_grid
+from vaebm_jax.evaluation.geometry import make_grid
 
 GRID = make_grid()
 

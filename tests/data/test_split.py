@@ -11,10 +11,10 @@ import pytest
 from helpers.runs import assert_same_states
 from PIL import Image
 
-from vaebm_jax import evaluate, evaluate_likelihood
 from vaebm_jax.config import DataConfig, EnergyConfig, ScheduleConfig
 from vaebm_jax.data.folder import Folder, shared_out
 from vaebm_jax.data.loading import load_images
+from vaebm_jax.evaluation import likelihood, scores
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.training import checkpoints
 from vaebm_jax.training.loop import train
@@ -233,7 +233,7 @@ def test_a_run_from_before_is_scored_with_a_warning_and_not_gone_on_with(config,
     workdir = tmp_path / 'run'
     train(config, workdir)
     capsys.readouterr()
-    evaluate.evaluate(config, workdir, num_samples=20)
+    scores.evaluate(config, workdir, num_samples=20)
     assert 'warning' not in capsys.readouterr().err
 
     as_before(workdir)
@@ -245,8 +245,8 @@ def test_a_run_from_before_is_scored_with_a_warning_and_not_gone_on_with(config,
     train(config, workdir)  # It is finished.
     capsys.readouterr()
     for score, number in (
-        (evaluate.evaluate, {}),
-        (evaluate_likelihood.evaluate_likelihood, {'num_temperatures': 20}),
+        (scores.evaluate, {}),
+        (likelihood.evaluate_likelihood, {'num_temperatures': 20}),
     ):
         score(config, workdir, num_samples=20, **number)
         said = capsys.readouterr().err
@@ -257,7 +257,7 @@ def test_a_run_from_before_is_scored_with_a_warning_and_not_gone_on_with(config,
 def test_a_changed_folder_is_told_where_it_is_scored(config, tmp_path, capsys):
     train(config, tmp_path / 'run')
     add(tmp_path / 'set')
-    evaluate.evaluate(config, tmp_path / 'run', num_samples=20)
+    scores.evaluate(config, tmp_path / 'run', num_samples=20)
     said = capsys.readouterr().err
     assert 'val and test, for data.dir held 20 images then and holds 21 now' in said
 
@@ -265,7 +265,7 @@ def test_a_changed_folder_is_told_where_it_is_scored(config, tmp_path, capsys):
 def test_test_images_that_were_trained_on_are_told(config, tmp_path, capsys):
     config = dataclasses.replace(config, data=settings(folder=tmp_path / 'set'))
     train(config, tmp_path / 'run')
-    evaluate.evaluate(config, tmp_path / 'run', num_samples=20)
+    scores.evaluate(config, tmp_path / 'run', num_samples=20)
     assert 'warning: no image is held out (data.test_share)' in capsys.readouterr().err
 
 
@@ -295,5 +295,5 @@ def test_a_missing_split_is_told_before_anything_is_drawn(config, tmp_path):
     train(config, tmp_path / 'run')
     before = on_disk(tmp_path / 'run')
     with pytest.raises(UserError, match="split must be one of train of folder, got 'test'"):
-        evaluate.evaluate(config, tmp_path / 'run', num_samples=20)
+        scores.evaluate(config, tmp_path / 'run', num_samples=20)
     assert on_disk(tmp_path / 'run') == before

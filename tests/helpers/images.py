@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vaebm_jax.fills import resize
+from vaebm_jax.evaluation.fills import resize
 
 
 def smooth_images(num_images, size=32, seed=0):

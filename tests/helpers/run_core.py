@@ -30,7 +30,7 @@ from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.conditions import fixed_condition
 from vaebm_jax.data.loading import load_images
 from vaebm_jax.data.order import batch_indices
-from vaebm_jax.diagnostics import long_chains, metropolis
+from vaebm_jax.evaluation.diagnostics import long_chains, metropolis
 from vaebm_jax.methods import METHODS
 from vaebm_jax.methods.generate import interpolate, reconstruct, revision
 from vaebm_jax.samplers.ais import Schedule, bracket_log_z

@@ -20,8 +20,8 @@ from vaebm_jax.config import (
 )
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.data.conditions import fixed_condition
-from vaebm_jax.evaluate import evaluate
-from vaebm_jax.evaluate_likelihood import evaluate_likelihood
+from vaebm_jax.evaluation.likelihood import evaluate_likelihood
+from vaebm_jax.evaluation.scores import evaluate
 from vaebm_jax.film import write_geometry
 from vaebm_jax.methods import METHODS, is_unused
 from vaebm_jax.report import write_report

@@ -14,7 +14,7 @@ from vaebm_jax import create_states, generate, load
 from vaebm_jax.config import Config, VAEConfig
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.loading import load_images
-from vaebm_jax.evaluate import evaluate
+from vaebm_jax.evaluation.scores import evaluate
 from vaebm_jax.methods import METHODS
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.sample import sample

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vaebm_jax.config import LangevinConfig
-from vaebm_jax.geometry import Grid, gaussians
+from vaebm_jax.evaluation.geometry import Grid, gaussians
 from vaebm_jax.samplers.langevin import langevin_step
 
 _MOST_STEPS = 500

@@ -10,7 +10,7 @@ import pytest
 
 from vaebm_jax import create_states
 from vaebm_jax.config import DataConfig
-from vaebm_jax.diagnostics import (
+from vaebm_jax.evaluation.diagnostics import (
     auroc,
     diagnose,
     energies_of,

@@ -13,8 +13,8 @@ from vaebm_jax.config import ConditionConfig, DataConfig
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.conditions import hint_of, make_condition, seen_of
 from vaebm_jax.data.loading import first_images
-from vaebm_jax.fills import EdgeRidge, fills, resize, shrink
-from vaebm_jax.metrics import psnr
+from vaebm_jax.evaluation.fills import EdgeRidge, fills, resize, shrink
+from vaebm_jax.evaluation.metrics import psnr
 
 KEY = jax.random.key(0)
 HOLE = ConditionConfig('center_hole', jitter=0.3)

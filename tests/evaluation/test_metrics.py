@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from vaebm_jax.metrics import Moments, frechet_distance, inception_score, psnr, ssim
+from vaebm_jax.evaluation.metrics import Moments, frechet_distance, inception_score, psnr, ssim
 
 
 def moments(features, parts=1):

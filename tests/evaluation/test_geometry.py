@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaebm_jax import geometry
 from vaebm_jax.data.densities import DENSITIES
-from vaebm_jax.geometry import make_grid
+from vaebm_jax.evaluation import geometry
+from vaebm_jax.evaluation.geometry import make_grid
 
 GRID = make_grid()
 

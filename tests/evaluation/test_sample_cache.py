@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from vaebm_jax import create_states, draws, generate
-from vaebm_jax.draws import Draws, fingerprint
+from vaebm_jax import create_states, generate
+from vaebm_jax.evaluation import sample_cache
+from vaebm_jax.evaluation.sample_cache import Draws, fingerprint
 from vaebm_jax.methods.generate import generate_keys, revise
 
 SAMPLERS = ('ancestral', 'refined', 'refined_2x')
@@ -15,7 +16,7 @@ SAMPLERS = ('ancestral', 'refined', 'refined_2x')
 
 @pytest.fixture
 def states(tiny_config, monkeypatch):
-    monkeypatch.setattr(draws, '_PART', 8)
+    monkeypatch.setattr(sample_cache, '_PART', 8)
     return jax.jit(create_states, static_argnames='config')(jax.random.key(0), tiny_config)
 
 

@@ -9,10 +9,12 @@ import pytest
 from helpers.commands import command
 from PIL import Image
 
-from vaebm_jax import draws, evaluate, load, sample
+from vaebm_jax import load, sample
 from vaebm_jax.data.batch import to_uint8
-from vaebm_jax.evaluate import Scores, reference_statistics
-from vaebm_jax.inception import load_inception
+from vaebm_jax.evaluation import sample_cache
+from vaebm_jax.evaluation import scores as evaluate
+from vaebm_jax.evaluation.inception import load_inception
+from vaebm_jax.evaluation.scores import Scores, reference_statistics
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.training import checkpoints
@@ -84,7 +86,7 @@ def test_every_image_is_told_and_the_stages_are_timed(
         yield advance
 
     monkeypatch.setattr(log, 'counted', counted)
-    monkeypatch.setattr(draws, '_PART', 8)
+    monkeypatch.setattr(sample_cache, '_PART', 8)
     settings = {'num_samples': 20, 'inception_weights': weights, 'num_reference': 30}
     with monkeypatch.context() as interrupted:
         interrupted.setattr(evaluate, 'diagnose', None)
@@ -95,7 +97,7 @@ def test_every_image_is_told_and_the_stages_are_timed(
     told.clear()
     with monkeypatch.context() as cached:
         cached.setattr(evaluate, 'inception_features', None)  # No second pass.
-        cached.setattr(draws.Draws, '_draw', None)
+        cached.setattr(sample_cache.Draws, '_draw', None)
         evaluate.evaluate(tiny_config, run, **settings)
     assert 'features of real images' not in told
     assert told['features of samples'] == {'total': 60, False: 0, True: 60}

@@ -13,11 +13,11 @@ import numpy as np
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.data.loading import check_splits, first_images
-from vaebm_jax.diagnostics import diagnose
-from vaebm_jax.draws import Draws, fingerprint
-from vaebm_jax.inception import NUM_CLASSES, Weights, inception_features, load_inception
+from vaebm_jax.evaluation.diagnostics import diagnose
+from vaebm_jax.evaluation.inception import NUM_CLASSES, Weights, inception_features, load_inception
+from vaebm_jax.evaluation.metrics import Moments, frechet_distance, inception_score
+from vaebm_jax.evaluation.sample_cache import Draws, fingerprint
 from vaebm_jax.methods import METHODS, has_energy
-from vaebm_jax.metrics import Moments, frechet_distance, inception_score
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import at_home, kept, local_folder, write_json

@@ -9,8 +9,8 @@ import numpy as np
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.data.batch import beyond_ends
 from vaebm_jax.data.loading import first_images
-from vaebm_jax.diagnostics import energies_of
-from vaebm_jax.evaluate import refuse_too_few
+from vaebm_jax.evaluation.diagnostics import energies_of
+from vaebm_jax.evaluation.scores import refuse_too_few
 from vaebm_jax.methods import refuse_without_energy
 from vaebm_jax.methods.generate import generate
 from vaebm_jax.models.apply import averaged, energy_of

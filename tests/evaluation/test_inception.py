@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from helpers.inception import inception_weights, random_port, write
 
-from vaebm_jax import evaluate, inception
-from vaebm_jax.evaluate import Scores, features_of
-from vaebm_jax.inception import inception_features, load_inception
-from vaebm_jax.metrics import frechet_distance
+from vaebm_jax.evaluation import inception
+from vaebm_jax.evaluation import scores as evaluate
+from vaebm_jax.evaluation.inception import inception_features, load_inception
+from vaebm_jax.evaluation.metrics import frechet_distance
+from vaebm_jax.evaluation.scores import Scores, features_of
 from vaebm_jax.runtime.errors import UserError
 
 

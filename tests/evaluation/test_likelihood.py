@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from helpers.commands import ROOT, command
 
-from vaebm_jax import create_states, energy_fn, geometry
+from vaebm_jax import create_states, energy_fn
 from vaebm_jax.config import ConditionConfig, DataConfig, EnergyConfig, to_json
 from vaebm_jax.data.batch import to_uint8
-from vaebm_jax.evaluate_likelihood import (
+from vaebm_jax.evaluation import geometry
+from vaebm_jax.evaluation.likelihood import (
     dequantized,
     evaluate_likelihood,
     likelihood_of,

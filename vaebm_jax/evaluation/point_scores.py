@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from vaebm_jax import geometry
-from vaebm_jax.chain_law import Law, after, langevin_law, stationary
 from vaebm_jax.config import Config
 from vaebm_jax.data.densities import Density
 from vaebm_jax.data.sources import density_of
+from vaebm_jax.evaluation import geometry
+from vaebm_jax.evaluation.langevin_operator import Law, after, langevin_law, stationary
 from vaebm_jax.models.states import States
 
 NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # How they begin in `evaluation.json`.
