@@ -8,10 +8,11 @@ from helpers.configs import read_config
 from helpers.runs import train
 from PIL import Image
 
-from vaebm_jax import film, plane
+from vaebm_jax import plane
 from vaebm_jax.data.densities import DENSITIES
 from vaebm_jax.evaluation import geometry
 from vaebm_jax.evaluation.point_scores import kl_histogram, revised_mass, sample_weights
+from vaebm_jax.figures import film
 from vaebm_jax.report import write_report
 
 

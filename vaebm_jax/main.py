@@ -26,7 +26,7 @@ from absl import flags as absl_flags
 from vaebm_jax import __version__, command_line, flags
 from vaebm_jax.config import Config, validate
 from vaebm_jax.evaluation.likelihood import evaluate_likelihood
-from vaebm_jax.film import write_geometry
+from vaebm_jax.figures.film import write_geometry
 from vaebm_jax.recovery import recover_file
 from vaebm_jax.report import write_report
 from vaebm_jax.runtime import distributed, log

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from vaebm_jax import pictures, plots
 from vaebm_jax.config import Config
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.data.sources import density_of
@@ -14,10 +13,11 @@ from vaebm_jax.evaluation.diagnostics import metropolis
 from vaebm_jax.evaluation.point_scores import geometry_of, kl_histogram, lines, sample_weights
 from vaebm_jax.evaluation.sample_cache import Draws
 from vaebm_jax.evaluation.scores import samplers_of, table
+from vaebm_jax.figures import grids, plots
+from vaebm_jax.figures.grids import Picture
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.methods.generate import generate_by
 from vaebm_jax.models.apply import averaged
-from vaebm_jax.pictures import Picture
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, whole_file, write_json
 from vaebm_jax.sample import discard_others
@@ -86,7 +86,7 @@ def draw_points(path: str | os.PathLike, config: Config, *drawn: np.ndarray) -> 
     """Writes the data, the decoder's guesses and the same revised as clouds of as many points."""
     count = min(len(drawn[0]), _SHOWN)
     clouds = {'data': first_images(config.data, 'test', count)}
-    for caption, points in zip(pictures.captions(config), drawn, strict=False):
+    for caption, points in zip(grids.captions(config), drawn, strict=False):
         clouds[caption] = points[:count]
     plots.clouds(path, clouds)
 

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from PIL import Image
 
-from vaebm_jax import pictures
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels, to_uint8
 from vaebm_jax.data.conditions import CONDITIONS, fixed_condition, hint_of, seen_of
@@ -19,10 +18,11 @@ from vaebm_jax.evaluation.fills import fills
 from vaebm_jax.evaluation.inception import load_inception
 from vaebm_jax.evaluation.metrics import SSIM_WINDOW, psnr, ssim
 from vaebm_jax.evaluation.scores import Scores, features_of, refuse_too_few, table
+from vaebm_jax.figures import grids
+from vaebm_jax.figures.grids import Picture
 from vaebm_jax.methods import METHODS, has_energy, untrained_energy
 from vaebm_jax.methods.generate import recover, recover_by
 from vaebm_jax.models.states import States
-from vaebm_jax.pictures import Picture
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import (
     at_home,
@@ -289,7 +289,7 @@ def draw_rows(
     # Black where all recoveries agree, white where they differ by half of the range.
     deviation = refined[show].std(axis=1).mean(axis=-1, keepdims=True)
     deviation = np.broadcast_to(np.minimum(2.0 * deviation, 1.0) * 2.0 - 1.0, truth.shape)
-    pictures.side_by_side(
+    grids.side_by_side(
         path,
         {
             'seen': seen[:, None],

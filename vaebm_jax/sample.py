@@ -8,15 +8,15 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from vaebm_jax import pictures
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.evaluation.sample_cache import Draws
+from vaebm_jax.figures import grids
+from vaebm_jax.figures.grids import Picture
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.methods.generate import generate, generate_by, interpolate, reconstruct, revision
 from vaebm_jax.models.apply import averaged
-from vaebm_jax.pictures import Picture
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import local_folder, whole_file
 from vaebm_jax.runtime.errors import UserError
@@ -42,7 +42,7 @@ def preview(config: Config) -> Callable[..., None]:
 
     def draw(path, keys, states):
         drawn = generate_by(keys, states, config, 64)
-        pictures.side_by_side(path, dict(zip(pictures.captions(config), drawn, strict=False)))
+        grids.side_by_side(path, dict(zip(grids.captions(config), drawn, strict=False)))
 
     return draw
 
@@ -107,7 +107,7 @@ def write_samples(draws: Draws, folder: pathlib.Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
         width = len(str(len(images) - 1))
         for index, image in enumerate(log.tracked(images, f'{name} PNGs', 'files', len(images))):
-            pictures.save(folder / name / f'{index:0{width}d}.png', image)
+            grids.save(folder / name / f'{index:0{width}d}.png', image)
     draws.discard()
 
 
@@ -123,14 +123,14 @@ def write_pictures(states, config, folder, spherical):
     """The pictures, and their names; `states` have the parameters to draw with as `params`."""
     key = jax.random.key(config.seed, impl=config.generator)
     names = ['grid.png']
-    first, *revised = pictures.captions(config)
+    first, *revised = grids.captions(config)
     drawn = generate(key, states, config, 64, ema=False)
-    pictures.side_by_side(folder / 'grid.png', dict(zip((first, *revised), drawn, strict=False)))
+    grids.side_by_side(folder / 'grid.png', dict(zip((first, *revised), drawn, strict=False)))
 
     if 'decoder' in states.models:
         drawn = interpolate(key, states, config, _NUM_ROWS, _NUM_POINTS, spherical)
         first = f'decoded, z {"on the arc" if spherical else "on the line"} between two draws'
-        pictures.side_by_side(
+        grids.side_by_side(
             folder / 'interpolation.png', dict(zip((first, *revised), drawn, strict=False))
         )
         names.append('interpolation.png')
@@ -140,7 +140,7 @@ def write_pictures(states, config, folder, spherical):
         frames = np.linspace(0, config.langevin.num_steps, _NUM_FRAMES).round().astype(int)
         frames = np.unique(frames)
         caption = 'the chain after ' + ', '.join(map(str, frames)) + ' steps'
-        pictures.side_by_side(
+        grids.side_by_side(
             folder / 'revision.png', {caption: np.asarray(film[frames]).swapaxes(0, 1)}
         )
         names.append('revision.png')
@@ -155,7 +155,7 @@ def write_pictures(states, config, folder, spherical):
     images = as_pixels(images, config.data.headroom)
     rebuilt = reconstruct(states, images)
     rows = [row for pair in zip(_rows(images), _rows(rebuilt), strict=True) for row in pair]
-    pictures.side_by_side(
+    grids.side_by_side(
         folder / 'reconstruction.png',
         {'test images, each row above its reconstruction': np.stack(rows)},
     )

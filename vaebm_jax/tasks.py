@@ -8,7 +8,7 @@ from vaebm_jax.config import Config
 from vaebm_jax.data.densities import DENSITIES
 from vaebm_jax.data.sources import density_of
 from vaebm_jax.evaluation import scores
-from vaebm_jax.pictures import Picture
+from vaebm_jax.figures.grids import Picture
 from vaebm_jax.training.loop import Preview
 
 

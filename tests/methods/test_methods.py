@@ -22,7 +22,7 @@ from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.data.conditions import fixed_condition
 from vaebm_jax.evaluation.likelihood import evaluate_likelihood
 from vaebm_jax.evaluation.scores import evaluate
-from vaebm_jax.film import write_geometry
+from vaebm_jax.figures.film import write_geometry
 from vaebm_jax.methods import METHODS, is_unused
 from vaebm_jax.report import write_report
 from vaebm_jax.runtime.errors import UserError

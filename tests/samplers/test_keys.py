@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.runs import train
 
-from vaebm_jax import pictures
+from vaebm_jax.figures import grids as pictures
 from vaebm_jax.methods.chains import ancestral_langevin_sample
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.samplers import keys as draws

@@ -7,11 +7,11 @@ import pathlib
 import jax
 import numpy as np
 
-from vaebm_jax import plots
 from vaebm_jax.config import Config
 from vaebm_jax.data.sources import density_of
 from vaebm_jax.evaluation import geometry
 from vaebm_jax.evaluation.point_scores import geometry_of
+from vaebm_jax.figures import plots
 from vaebm_jax.methods import create_states, refuse_without_energy
 from vaebm_jax.methods.generate import generate
 from vaebm_jax.models.apply import averaged

@@ -2,7 +2,7 @@ import numpy as np
 from PIL import Image
 
 from vaebm_jax.data.batch import to_uint8
-from vaebm_jax.pictures import grid, side_by_side
+from vaebm_jax.figures.grids import grid, side_by_side
 
 
 def test_to_uint8_inverts_the_scaling_and_clips():
