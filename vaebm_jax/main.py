@@ -27,13 +27,13 @@ from vaebm_jax import __version__, command_line, flags
 from vaebm_jax.config import Config, validate
 from vaebm_jax.evaluation.likelihood import evaluate_likelihood
 from vaebm_jax.figures.film import write_geometry
-from vaebm_jax.recovery import recover_file
-from vaebm_jax.report import write_report
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import check_writable
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.runtime.signals import Interrupted, end_as_ctrl_c
 from vaebm_jax.tasks import task_of
+from vaebm_jax.tasks.recovery import recover_file
+from vaebm_jax.tasks.report import write_report
 from vaebm_jax.training.loop import train
 
 _CONFIG = flags.define()

@@ -15,9 +15,9 @@ from vaebm_jax.data import densities
 from vaebm_jax.data.loading import first_images, held_out, load_images, open_images
 from vaebm_jax.data.sources import SOURCES, Source
 from vaebm_jax.evaluation.scores import evaluate
-from vaebm_jax.plane import evaluate_points, sample_points
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.sample import sample
+from vaebm_jax.tasks.images import sample
+from vaebm_jax.tasks.points import evaluate_points, sample_points
 from vaebm_jax.training.loop import train
 
 

@@ -9,7 +9,7 @@ import pytest
 from helpers.commands import command
 from PIL import Image
 
-from vaebm_jax import load, sample
+from vaebm_jax import load
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.evaluation import sample_cache
 from vaebm_jax.evaluation import scores as evaluate
@@ -17,6 +17,7 @@ from vaebm_jax.evaluation.inception import load_inception
 from vaebm_jax.evaluation.scores import Scores, reference_statistics
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.tasks.images import averaged, sample
 from vaebm_jax.training import checkpoints
 from vaebm_jax.training.loop import train
 
@@ -28,13 +29,13 @@ def run(tiny_config, tmp_path):
 
 
 def test_sample_writes_pictures_arrays_and_files(tiny_config, run):
-    sample.sample(tiny_config, run, num_samples=20)
+    sample(tiny_config, run, num_samples=20)
     folder = run / 'samples'
     for name in ('grid', 'interpolation', 'revision', 'reconstruction'):
         with Image.open(folder / f'{name}.png') as picture:
             assert np.asarray(picture).std() > 0
     states, config = load(run)
-    expected = evaluate.Draws(run, sample.averaged(states), config, 20, ('ancestral', 'refined'))
+    expected = evaluate.Draws(run, averaged(states), config, 20, ('ancestral', 'refined'))
     part = next(iter(expected))
     for name in ('ancestral', 'refined'):
         with np.load(folder / f'{name}.npz') as file:

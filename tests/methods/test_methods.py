@@ -9,7 +9,7 @@ import pytest
 from helpers.runs import train
 from PIL import Image
 
-from vaebm_jax import create_states, energy_fn, generate, load, plane, recover, recovery
+from vaebm_jax import create_states, energy_fn, generate, load, recover
 from vaebm_jax.config import (
     ConditionConfig,
     Config,
@@ -24,9 +24,11 @@ from vaebm_jax.evaluation.likelihood import evaluate_likelihood
 from vaebm_jax.evaluation.scores import evaluate
 from vaebm_jax.figures.film import write_geometry
 from vaebm_jax.methods import METHODS, is_unused
-from vaebm_jax.report import write_report
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.sample import sample
+from vaebm_jax.tasks import recovery
+from vaebm_jax.tasks.images import sample
+from vaebm_jax.tasks.points import evaluate_points, sample_points
+from vaebm_jax.tasks.report import write_report
 from vaebm_jax.training import checkpoints
 
 KEY = jax.random.key(7)
@@ -180,9 +182,9 @@ def test_recoveries_are_the_decoders(tiny_config, tmp_path):
 def test_points_are_scored_by_their_histogram_alone(toy_config, tmp_path):
     config = vae_of(toy_config)
     train(config, tmp_path)
-    plane.sample_points(config, tmp_path, num_samples=700)
+    sample_points(config, tmp_path, num_samples=700)
     assert not (tmp_path / 'samples' / 'refined.npz').exists()
-    result = plane.evaluate_points(config, tmp_path, num_samples=700)
+    result = evaluate_points(config, tmp_path, num_samples=700)
     assert set(result) == {'checkpoint_step', 'data', 'ema', 'ancestral'}
     assert result['ancestral']['kl_data_histogram'] > 0
     with pytest.raises(UserError, match="geometry needs a run with an energy, got method='vae'"):

@@ -17,7 +17,7 @@ from vaebm_jax.data.loading import load_images
 from vaebm_jax.evaluation.scores import evaluate
 from vaebm_jax.methods import METHODS
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.sample import sample
+from vaebm_jax.tasks.images import sample
 from vaebm_jax.training import checkpoints
 from vaebm_jax.training.loop import train
 from vaebm_jax.training.parallel import compile_step

@@ -15,7 +15,7 @@ from helpers.images import smooth_images
 from helpers.runs import train
 from PIL import Image
 
-from vaebm_jax import create_states, load, recovery
+from vaebm_jax import create_states, load
 from vaebm_jax.config import (
     ConditionConfig,
     Config,
@@ -27,8 +27,9 @@ from vaebm_jax.config import (
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.data.conditions import fixed_condition, of_mask, seen_of
 from vaebm_jax.data.image_files import read_image
-from vaebm_jax.report import write_report
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.tasks import recovery
+from vaebm_jax.tasks.report import write_report
 
 NUM_IMAGES = {'train': 12, 'val': 2, 'test': 5}
 

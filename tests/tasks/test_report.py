@@ -17,9 +17,9 @@ from helpers.runs import train
 from PIL import Image
 
 from vaebm_jax.evaluation.scores import evaluate
-from vaebm_jax.report import write_report
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.sample import sample
+from vaebm_jax.tasks.images import sample
+from vaebm_jax.tasks.report import write_report
 
 VOID = {'meta', 'img'}
 

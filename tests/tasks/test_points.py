@@ -8,23 +8,23 @@ from helpers.configs import read_config
 from helpers.runs import train
 from PIL import Image
 
-from vaebm_jax import plane
 from vaebm_jax.data.densities import DENSITIES
 from vaebm_jax.evaluation import geometry
 from vaebm_jax.evaluation.point_scores import kl_histogram, revised_mass, sample_weights
 from vaebm_jax.figures import film
-from vaebm_jax.report import write_report
+from vaebm_jax.tasks.points import Draws, evaluate_points, gathered, sample_points
+from vaebm_jax.tasks.report import write_report
 
 
 def test_a_run_on_points_is_sampled_scored_and_filmed(toy_config, tmp_path):
     train(toy_config, tmp_path)
     samples = tmp_path / 'samples'
-    plane.sample_points(toy_config, tmp_path, num_samples=700)
+    sample_points(toy_config, tmp_path, num_samples=700)
     with np.load(samples / 'refined.npz') as file:
         points = file['images']
     assert points.shape == (700, 1, 1, 2) and points.dtype == np.float32
 
-    result = plane.evaluate_points(toy_config, tmp_path, num_samples=700)
+    result = evaluate_points(toy_config, tmp_path, num_samples=700)
     assert json.loads((tmp_path / 'evaluation.json').read_text()) == result
     weights = sample_weights(DENSITIES['ring'], points.reshape(-1, 2))
     assert result['refined'].items() >= weights.items()
@@ -55,8 +55,8 @@ def test_the_law_of_revised_samples_is_that_of_many(toy_config, tmp_path):
     grid = geometry.make_grid()
     mass, _ = revised_mass(states, toy_config, grid)
     assert mass.sum() == pytest.approx(1.0, abs=1e-4)
-    draws = plane.Draws(tmp_path, states, toy_config, num_samples, ('refined',))
-    points = plane.gathered(draws)['refined'].reshape(-1, 2)
+    draws = Draws(tmp_path, states, toy_config, num_samples, ('refined',))
+    points = gathered(draws)['refined'].reshape(-1, 2)
     mean = mass @ grid.points
     std = np.sqrt(mass @ (grid.points - mean) ** 2)
     assert np.all(np.abs(points.mean(axis=0) - mean) < 4 * std / num_samples**0.5)
@@ -89,7 +89,7 @@ def test_a_perfect_sample_has_weights_of_one():
 def test_the_energy_that_is_learned_is_the_datas(tmp_path, name, most):
     config = read_config(name)
     train(config, tmp_path)
-    result = plane.evaluate_points(config, tmp_path, num_samples=50_000)
+    result = evaluate_points(config, tmp_path, num_samples=50_000)
     print({name: value for name, value in result.items() if name != 'refined_2x'})
     assert 0 <= result['kl_data_energy'] < most
     assert result['refined']['least'] > 0.95 and result['refined']['most'] < 1.05

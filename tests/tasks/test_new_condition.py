@@ -9,13 +9,13 @@ import pytest
 from helpers.runs import assert_same_states, train
 from PIL import Image
 
-from vaebm_jax import recovery
 from vaebm_jax.config import ConditionConfig, Config, DataConfig, validate
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.conditions import CONDITIONS, Condition, join, seen_of
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.evaluation.metrics import psnr
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.tasks import recovery
 
 
 def second_columns(keys, image, config):

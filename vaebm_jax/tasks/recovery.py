@@ -33,7 +33,7 @@ from vaebm_jax.runtime.atomic_files import (
     written,
 )
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.sample import discard_others
+from vaebm_jax.tasks.images import discard_others
 from vaebm_jax.training import checkpoints
 from vaebm_jax.training.progress import say_checkpoint
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from vaebm_jax import plane, recovery, sample
 from vaebm_jax.config import Config
 from vaebm_jax.data.densities import DENSITIES
 from vaebm_jax.data.sources import density_of
 from vaebm_jax.evaluation import scores
 from vaebm_jax.figures.grids import Picture
+from vaebm_jax.tasks import images, points, recovery
 from vaebm_jax.training.loop import Preview
 
 
@@ -36,7 +36,7 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    'images': Task(sample.preview, sample.sample, scores.evaluate, sample.PICTURES, is_shared=True),
+    'images': Task(images.preview, images.sample, scores.evaluate, images.PICTURES, is_shared=True),
     'recovery': Task(
         recovery.preview,
         recovery.sample_recoveries,
@@ -47,10 +47,10 @@ TASKS = {
         field='condition.kind',
     ),
     'points': Task(
-        plane.preview,
-        plane.sample_points,
-        plane.evaluate_points,
-        plane.PICTURES,
+        points.preview,
+        points.sample_points,
+        points.evaluate_points,
+        points.PICTURES,
         modes=('geometry',),
         words=f'on points of the plane (data.name one of {", ".join(DENSITIES)})',
         field='data.name',

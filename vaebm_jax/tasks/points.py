@@ -20,8 +20,8 @@ from vaebm_jax.methods.generate import generate_by
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.atomic_files import local_folder, whole_file, write_json
-from vaebm_jax.sample import discard_others
 from vaebm_jax.samplers.keys import branch
+from vaebm_jax.tasks.images import discard_others
 from vaebm_jax.training import checkpoints
 from vaebm_jax.training.progress import say_checkpoint
 
