@@ -23,7 +23,8 @@ import jax
 from absl import app, logging
 from absl import flags as absl_flags
 
-from vaebm_jax import __version__, command_line, flags
+from vaebm_jax import __version__
+from vaebm_jax.cli import config_file, flags
 from vaebm_jax.config import Config, validate
 from vaebm_jax.evaluation.likelihood import evaluate_likelihood
 from vaebm_jax.figures.film import write_geometry
@@ -45,11 +46,11 @@ def main(argv: list[str]) -> None:
         raise UserError(f'every setting is a flag, --name=value; got {" ".join(argv[1:])!r}')
     mode, workdir = GIVEN.mode, GIVEN.workdir
     flags.refuse_other_modes(mode)
-    config = command_line.checked(_CONFIG) if workdir or mode == 'train' else None
+    config = config_file.checked(_CONFIG) if workdir or mode == 'train' else None
     if not workdir:
         raise UserError('--workdir must name the folder of the run, such as runs/digits')
     if mode != 'train':
-        command_line.refuse_other_config(config, workdir, flags.overridden())
+        config_file.refuse_other_config(config, workdir, flags.overridden())
     if GIVEN.langevin_steps:
         chain = dataclasses.replace(config.langevin, num_steps=GIVEN.langevin_steps)
         config = dataclasses.replace(config, langevin=chain)
@@ -181,14 +182,14 @@ def use_compilation_cache() -> None:
     jax.config.update('jax_compilation_cache_dir', folder)
 
 
-def print_help(asked: command_line.FirstLook) -> None:
+def print_help(asked: config_file.FirstLook) -> None:
     """Explains the flags or, beside --config, the settings of that file."""
     if asked.config is None:
         print_result(flags.help_text())
         return
     sys.argv = [sys.argv[0], f'--config={asked.config}', *asked.rest]  # The flag library reads it.
-    command_line.parse_flags(sys.argv)
-    print_result(flags.settings_text(asked.config, command_line.checked(_CONFIG)))
+    config_file.parse_flags(sys.argv)
+    print_result(flags.settings_text(asked.config, config_file.checked(_CONFIG)))
 
 
 def print_result(text: str) -> None:
@@ -213,15 +214,15 @@ def run() -> None:
     # Orbax has thirty lines to say a checkpoint; --verbosity=0 shows them.
     logging.set_verbosity(logging.FATAL)
     try:
-        sys.argv = command_line.with_home(sys.argv)
-        asked = command_line.first_look(sys.argv, flags.MODES)
+        sys.argv = config_file.with_home(sys.argv)
+        asked = config_file.first_look(sys.argv, flags.MODES)
         if asked.version:
             print_result(f'vaebm_jax {__version__} (jax {jax.__version__})\n')
         elif asked.help:
             print_help(asked)
         else:
-            sys.argv = command_line.with_saved_config(sys.argv, asked)
-            app.run(main, flags_parser=command_line.parse_flags)
+            sys.argv = config_file.with_saved_config(sys.argv, asked)
+            app.run(main, flags_parser=config_file.parse_flags)
     except Interrupted as interruption:  # In all processes at once.
         print(interruption, file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from helpers.mistakes import OTHER_RUNS
 
-from vaebm_jax import flags, main  # noqa: F401  (main defines the flags.)
+from vaebm_jax import main  # noqa: F401  (main defines the flags.)
+from vaebm_jax.cli import flags
 from vaebm_jax.config import Config
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import TASKS, task_of

@@ -10,7 +10,7 @@ from helpers.configs import tiny
 from helpers.flags import ACTS, COMPUTING, EVERYWHERE
 
 import vaebm_jax
-from vaebm_jax import flags
+from vaebm_jax.cli import flags
 from vaebm_jax.config import Config, flatten, to_json
 
 

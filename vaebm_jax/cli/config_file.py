@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from vaebm_jax import saved_config
+from vaebm_jax.cli import saved_config
 from vaebm_jax.config import KINDS, Config, flatten
 from vaebm_jax.runtime.atomic_files import at_home
 from vaebm_jax.runtime.errors import UserError

@@ -8,7 +8,7 @@ from helpers.commands import ROOT, TINY
 from helpers.mistakes import run_all
 from PIL import Image
 
-from vaebm_jax.flags import MODES
+from vaebm_jax.cli.flags import MODES
 
 SETTINGS = [
     f'--config={ROOT}/configs/digits.py',

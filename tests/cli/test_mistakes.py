@@ -9,13 +9,13 @@ from helpers.flags import ACTS
 from helpers.mistakes import OTHER_RUNS, run_all
 from PIL import Image
 
+from vaebm_jax.cli.flags import MODES
 from vaebm_jax.config import (
     KINDS,
     Config,
     flatten,
     to_json,
 )
-from vaebm_jax.flags import MODES
 
 SETTINGS = flatten(Config())
 DIGITS, FACADES = (f'--config={ROOT}/configs/{name}' for name in ('digits.py', 'facades.py:64'))
@@ -326,7 +326,7 @@ def groups():
 
 def test_the_docs_count_them():
     number = sum(len(cases) for cases in groups().values())
-    assert f'`tests/test_mistakes.py` has {number} of them' in (
+    assert f'`tests/cli/test_mistakes.py` has {number} of them' in (
         ROOT / 'docs' / 'reliability.md'
     ).read_text().replace('\n', ' ')
 

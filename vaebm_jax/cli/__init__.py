@@ -1,0 +1,1 @@
+"""The command line: its flags, and the config file that it names."""
