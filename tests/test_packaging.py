@@ -39,13 +39,13 @@ def files_of_the_wheel(source, folder):
 
 
 def test_the_wheel_has_the_files_of_the_repository(tmp_path):
-    """Those of a sub-package, too: one is added, lest there be none to forget."""
+    """Those of every folder, and of folders within: there is none yet, so one is added."""
     source = tmp_path / 'source'
     copy_of_the_repository(source)
-    (source / 'vaebm_jax' / 'room' / 'inner').mkdir(parents=True)
-    for name in ('room/__init__.py', 'room/inner/__init__.py', 'room/inner/module.py'):
-        (source / 'vaebm_jax' / name).touch()
+    (source / 'vaebm_jax' / 'data' / 'inner').mkdir()
+    for name in ('__init__.py', 'module.py'):
+        (source / 'vaebm_jax' / 'data' / 'inner' / name).touch()
     package = [path for path in (source / 'vaebm_jax').rglob('*') if path.is_file()]
     names = {path.relative_to(source).as_posix() for path in package}
-    assert {'vaebm_jax/__init__.py', 'vaebm_jax/py.typed'} < names
+    assert {'vaebm_jax/py.typed', 'vaebm_jax/runtime/errors.py'} < names
     assert files_of_the_wheel(source, tmp_path / 'wheel') == names

@@ -2,8 +2,8 @@
 
 --config takes a file of configs/, a variant behind a colon (configs/mnist.py:paper), and
 --config.FIELD=VALUE changes one of its settings. The same command on the same workdir goes on from
-the newest checkpoint. --help explains the modes and flags (vaebm_jax/flags.py), and with --config
-the settings of that file.
+the newest checkpoint. --help explains the modes and flags (vaebm_jax/cli/flags.py), and with
+--config the settings of that file.
 
 Modes other than train take the config from the workdir; --config.FIELD=VALUE changes what may
 differ, such as langevin.num_steps or data.dir.

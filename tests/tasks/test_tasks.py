@@ -2,8 +2,6 @@
 
 import dataclasses
 import inspect
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -71,16 +69,3 @@ def test_training_is_handed_what_draws_its_pictures(tiny_config, tmp_path, capsy
         drawn[-1][2].decoder.params['Dense_0']['kernel'],
         states.decoder.ema_params['Dense_0']['kernel'],
     )
-
-
-def test_the_loop_loads_nothing_that_only_pictures_and_scores_need():
-    """Handed its previews, it neither loads nor needs them."""
-    code = (
-        'import sys, vaebm_jax.training.loop; '
-        'print([n for n in ("skimage", "sklearn", "scipy.linalg", "matplotlib", "vaebm_jax.tasks") '
-        'if n in sys.modules])'
-    )
-    result = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout == '[]\n'

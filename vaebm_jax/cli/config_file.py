@@ -1,4 +1,4 @@
-"""Reads the command line: flags, the config file, and what is wrong with either in one line."""
+"""Reads the config file and its flags, and tells what is wrong with them in one line."""
 
 import difflib
 import pathlib

@@ -23,7 +23,7 @@ _SALT = 'vaebm_jax split 1\0'  # Another one would share out every folder anew.
 
 
 class Folder:
-    """Image files below `data.dir`, of its folder for the split where there are such (folders.py).
+    """Image files below `data.dir`, of its folder for the split where there are such (listing.py).
 
     A sequence of `[size, size, C]` uint8 images, read when asked for: the largest centred square,
     or that of one half, resized, grey or RGB.

@@ -189,7 +189,7 @@ def features_of(
     """Inception features of uint8 images by width, over all local devices.
 
     In `folder` they are kept, and found again by the content of weights and images. `advance`, of
-    `log.counted`, is told how many are done; `keep` is `files.kept` or does as it does.
+    `log.counted`, is told how many are done; `keep` is `atomic_files.kept` or does as it does.
     """
     advance = advance or (lambda count, cached=False: None)
     devices = jax.local_devices()

@@ -1,4 +1,4 @@
-"""Other ways to learn, each by what differs from `train_step`, with its signature."""
+"""A VAE that learns from the data: a method, and a warm start for others."""
 
 import dataclasses
 import functools

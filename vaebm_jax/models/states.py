@@ -1,4 +1,4 @@
-"""What crosses the compiled boundary: a batch goes in, the models' states go in and out."""
+"""What goes in and out of the compiled step: the states of the models."""
 
 from typing import Any
 

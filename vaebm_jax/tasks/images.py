@@ -38,7 +38,7 @@ _NUM_FRAMES = 11  # Of a filmstrip, at the most.
 
 
 def preview(config: Config) -> Callable[..., None]:
-    """What draws samples while a run trains, as `train.Preview`."""
+    """What draws samples while a run trains, as `loop.Preview`."""
 
     def draw(path, keys, states):
         drawn = generate_by(keys, states, config, 64)

@@ -43,7 +43,7 @@ _SHOWN = 10_000
 
 
 def preview(config: Config) -> Callable[..., None]:
-    """What draws points while a run trains, as `train.Preview`."""
+    """What draws points while a run trains, as `loop.Preview`."""
 
     def draw(path, keys, states):
         draw_points(path, config, *generate_by(keys, states, config, 4000))
@@ -64,7 +64,7 @@ def sample_points(
     Without `refined.npz` where the method has no energy.
 
     The arrays are `images`, `[N, 1, 1, 2]` float32, in the data's own units. Arguments and errors
-    are those of `sample.sample`.
+    are those of `images.sample`.
     """
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states

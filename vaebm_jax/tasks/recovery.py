@@ -57,7 +57,7 @@ _PROTOCOL = (
 
 
 def preview(config: Config) -> Callable[..., None]:
-    """What draws recoveries of held-out images while a run trains, as `train.Preview`.
+    """What draws recoveries of held-out images while a run trains, as `loop.Preview`.
 
     Where no image is held out a line says so, and nothing is drawn.
     """

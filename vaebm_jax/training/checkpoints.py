@@ -99,7 +99,7 @@ def _check_space(folder: pathlib.Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def _written(folder: pathlib.Path) -> Iterator[None]:
-    """As `files.written`; Orbax's storage tells what the operating system said in a ValueError."""
+    """As `atomic_files.written`, but Orbax's storage has the system's error in a ValueError."""
     with written(folder):
         try:
             yield
