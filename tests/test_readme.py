@@ -26,7 +26,7 @@ from helpers import run_mistakes
 from vaebm_jax import main
 from vaebm_jax.runtime import distributed
 distributed.initialize = lambda *arguments: None
-main._RUN = dict.fromkeys(main._RUN, lambda config, workdir: None)
+main.RUN = dict.fromkeys(main.RUN, lambda config, workdir: None)
 json.dump([run_mistakes.run(arguments) for arguments in json.load(sys.stdin)], sys.stdout)
 """
 

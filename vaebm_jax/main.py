@@ -25,17 +25,12 @@ from absl import flags as absl_flags
 
 from vaebm_jax import __version__
 from vaebm_jax.cli import config_file, flags
-from vaebm_jax.config import Config, validate
-from vaebm_jax.evaluation.likelihood import evaluate_likelihood
-from vaebm_jax.figures.film import write_geometry
+from vaebm_jax.cli.modes import RUN, cache_folder, print_result
+from vaebm_jax.config import validate
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import check_writable
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.runtime.signals import Interrupted, end_as_ctrl_c
-from vaebm_jax.tasks import task_of
-from vaebm_jax.tasks.recovery import recover_file
-from vaebm_jax.tasks.report import write_report
-from vaebm_jax.training.loop import train
 
 _CONFIG = flags.define()
 GIVEN = absl_flags.FLAGS
@@ -64,85 +59,7 @@ def main(argv: list[str]) -> None:
         use_compilation_cache()
     if mode != 'train':
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # The runtime took it.
-    _RUN[mode](config, workdir)
-
-
-def run_train(config: Config, workdir: str) -> None:
-    train(
-        config,
-        workdir,
-        profile=GIVEN.profile,
-        tensorboard=GIVEN.tensorboard,
-        strict=GIVEN.resume == 'strict',
-        preview=task_of(config).preview,
-    )
-
-
-def run_sample(config: Config, workdir: str) -> None:
-    task = task_of(config)
-    if not task.is_shared:
-        refuse_processes()
-    task.sample(config, workdir, **flags.options('sample', config))
-
-
-def run_evaluate(config: Config, workdir: str) -> None:
-    task, options = task_of(config), flags.options('evaluate', config)
-    if not task.is_shared:
-        refuse_processes()
-    if 'num_reference' in options:
-        options['cache'] = cache_folder()
-    task.evaluate(config, workdir, **options)
-
-
-def run_likelihood(config: Config, workdir: str) -> None:
-    refuse_processes()
-    evaluate_likelihood(config, workdir, **flags.options('likelihood', config))
-
-
-def run_recover(config: Config, workdir: str) -> None:
-    refuse_processes()
-    if not GIVEN.input or not GIVEN.output:
-        raise UserError('--mode=recover needs --input=PHOTO and --output=FILE.png')
-    recover_file(
-        config,
-        workdir,
-        input_file=GIVEN.input,
-        mask_file=GIVEN.mask,
-        output_file=GIVEN.output,
-        num_recoveries=GIVEN.num_recoveries or 1,
-        step=GIVEN.step,
-        ema=GIVEN.ema,
-    )
-
-
-def run_report(config: Config, workdir: str) -> None:
-    del config  # The page tells the one that the run was started with.
-    print_result(f'{write_report(workdir)}\n')
-
-
-def run_geometry(config: Config, workdir: str) -> None:
-    refuse_processes()
-    write_geometry(config, workdir, ema=GIVEN.ema)
-
-
-_RUN = {
-    'train': run_train,
-    'sample': run_sample,
-    'evaluate': run_evaluate,
-    'likelihood': run_likelihood,
-    'recover': run_recover,
-    'report': run_report,
-    'geometry': run_geometry,
-}
-
-
-def refuse_processes() -> None:
-    """Raises a UserError where several processes were started for the work of one."""
-    if jax.process_count() > 1:
-        raise UserError(
-            f'--mode={GIVEN.mode} of such a model is the work of one process, got '
-            f'{jax.process_count()}: start it once, with --distributed=off'
-        )
+    RUN[mode](config, workdir)
 
 
 def check_platform() -> None:
@@ -157,12 +74,6 @@ def check_platform() -> None:
             f'{asked}JAX finds no such device here{reason}; it takes what there is where '
             'JAX_PLATFORMS is not set, and a GPU or TPU needs a JAX that is installed for it'
         ) from error
-
-
-def cache_folder() -> str | None:
-    """For what can be computed again; None where there is no home directory."""
-    cache = os.path.expanduser(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
-    return None if cache.startswith('~') else os.path.join(cache, 'vaebm_jax')
 
 
 def use_compilation_cache() -> None:
@@ -190,21 +101,6 @@ def print_help(asked: config_file.FirstLook) -> None:
     sys.argv = [sys.argv[0], f'--config={asked.config}', *asked.rest]  # The flag library reads it.
     config_file.parse_flags(sys.argv)
     print_result(flags.settings_text(asked.config, config_file.checked(_CONFIG)))
-
-
-def print_result(text: str) -> None:
-    """Writes to stdout. Whoever closed it, as `| head` does, has read enough.
-
-    Raises:
-      UserError: where it cannot be written for another reason, such as a full disk.
-    """
-    try:
-        print(text, end='', flush=True)
-    except OSError as error:
-        # What is left would fail again when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            raise UserError(f'stdout cannot be written ({error.strerror})') from error
 
 
 def run() -> None:

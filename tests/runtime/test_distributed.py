@@ -364,8 +364,9 @@ def test_a_defect_is_none_whatever_its_words(tiny_config, tmp_path, error):
     code = (
         'import sys\n'
         'from vaebm_jax import main\n'
+        'from vaebm_jax.cli import modes\n'
         f'def fail(*_, **__): raise {error}({text!r})\n'
-        'main.train = fail\n'
+        'modes.train = fail\n'
         'main.run()\n'
     )
     file = write_config(tiny_config, tmp_path / 'run')
