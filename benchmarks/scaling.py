@@ -40,11 +40,11 @@ from jax.experimental import multihost_utils  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from vaebm_jax import config as vaebm_config  # noqa: E402
-from vaebm_jax import create_states, train_step
+from vaebm_jax import create_states, train_step  # noqa: E402
 from vaebm_jax.data.order import batch_indices  # noqa: E402
 from vaebm_jax.runtime import distributed  # noqa: E402
 from vaebm_jax.runtime.errors import UserError  # noqa: E402
-from vaebm_jax.training.parallel import (
+from vaebm_jax.training.parallel import (  # noqa: E402
     all_devices,
     check_divides,
     compile_step,

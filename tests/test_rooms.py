@@ -9,6 +9,8 @@ import sys
 import pytest
 from helpers.commands import ROOT
 
+from vaebm_jax.evaluation import inception
+
 # A folder imports from those before it alone.
 ROOMS = (
     *('runtime', 'samplers', 'config', 'data', 'models', 'methods'),
@@ -107,3 +109,11 @@ def test_the_loop_loads_nothing_that_only_pictures_and_scores_need():
     loaded = loaded_by(f'import {", ".join(names)}')
     assert 'orbax' in loaded
     assert not loaded & {'skimage', 'sklearn', 'matplotlib', 'tensorflow'}
+
+
+def test_scripts_outside_find_what_they_import():
+    """By the names of before there were folders."""
+    from vaebm_jax.inception import inception_features, load_inception
+
+    assert inception_features is inception.inception_features
+    assert load_inception is inception.load_inception

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from helpers.inception import inception_weights, random_port, write
 
-from vaebm_jax.evaluation import inception
-from vaebm_jax.evaluation import scores as evaluate
+from vaebm_jax.evaluation import inception, scores
 from vaebm_jax.evaluation.inception import inception_features, load_inception
 from vaebm_jax.evaluation.metrics import frechet_distance
 from vaebm_jax.evaluation.scores import Scores, features_of
@@ -193,7 +192,7 @@ def test_batches_are_as_large_as_a_cpu_likes(tmp_path, monkeypatch):
         batches.append(len(images))
         return {64: np.zeros((len(images), 64))}
 
-    monkeypatch.setattr(evaluate, 'inception_features', counted)
+    monkeypatch.setattr(scores, 'inception_features', counted)
     features = features_of({}, np.zeros((20, 8, 8, 1), np.uint8))
     assert batches == [8, 8, 8] and features[64].shape == (20, 64)
 
@@ -277,9 +276,9 @@ def test_train_and_test_of_cifar10_are_near_and_nearer_with_more(genuine):
     stem = {layer: genuine[layer] for layer in STEM}
 
     def moments(images):
-        scores = Scores()
-        scores.add(features_of(stem, images))
-        return scores.moments[64]
+        gathered = Scores()
+        gathered.add(features_of(stem, images))
+        return gathered.moments[64]
 
     train, test = cifar10('train', 256), cifar10('test', 256)
     few = frechet_distance(moments(train[:64]), moments(test[:64]))

@@ -11,8 +11,7 @@ from PIL import Image
 
 from vaebm_jax import load
 from vaebm_jax.data.batch import to_uint8
-from vaebm_jax.evaluation import sample_cache
-from vaebm_jax.evaluation import scores as evaluate
+from vaebm_jax.evaluation import sample_cache, scores
 from vaebm_jax.evaluation.inception import load_inception
 from vaebm_jax.evaluation.scores import Scores, reference_statistics
 from vaebm_jax.runtime import log
@@ -35,7 +34,7 @@ def test_sample_writes_pictures_arrays_and_files(tiny_config, run):
         with Image.open(folder / f'{name}.png') as picture:
             assert np.asarray(picture).std() > 0
     states, config = load(run)
-    expected = evaluate.Draws(run, averaged(states), config, 20, ('ancestral', 'refined'))
+    expected = scores.Draws(run, averaged(states), config, 20, ('ancestral', 'refined'))
     part = next(iter(expected))
     for name in ('ancestral', 'refined'):
         with np.load(folder / f'{name}.npz') as file:
@@ -51,7 +50,7 @@ def test_sample_writes_pictures_arrays_and_files(tiny_config, run):
 
 
 def test_evaluate_names_its_numbers(tiny_config, run, weights, tmp_path):
-    result = evaluate.evaluate(
+    result = scores.evaluate(
         tiny_config,
         run,
         num_samples=20,
@@ -90,16 +89,16 @@ def test_every_image_is_told_and_the_stages_are_timed(
     monkeypatch.setattr(sample_cache, '_PART', 8)
     settings = {'num_samples': 20, 'inception_weights': weights, 'num_reference': 30}
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(evaluate, 'diagnose', None)
+        interrupted.setattr(scores, 'diagnose', None)
         with pytest.raises(TypeError):
-            evaluate.evaluate(tiny_config, run, **settings)
+            scores.evaluate(tiny_config, run, **settings)
     assert told['features of real images'] == {'total': 30, False: 30, True: 0}
     assert told['features of samples'] == {'total': 60, False: 60, True: 0}
     told.clear()
     with monkeypatch.context() as cached:
-        cached.setattr(evaluate, 'inception_features', None)  # No second pass.
+        cached.setattr(scores, 'inception_features', None)  # No second pass.
         cached.setattr(sample_cache.Draws, '_draw', None)
-        evaluate.evaluate(tiny_config, run, **settings)
+        scores.evaluate(tiny_config, run, **settings)
     assert 'features of real images' not in told
     assert told['features of samples'] == {'total': 60, False: 0, True: 60}
     assert told['long chains'] == {'total': 100, False: 100, True: 0}
@@ -113,7 +112,7 @@ def test_real_images_are_read_once(weights, tmp_path, monkeypatch):
     inception = load_inception(weights)
     images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
     first = reference_statistics(inception, images, tmp_path)
-    monkeypatch.setattr(evaluate, 'features_of', None)
+    monkeypatch.setattr(scores, 'features_of', None)
     again = reference_statistics(inception, images.copy(), tmp_path)
     np.testing.assert_array_equal(first[64].products, again[64].products)
     assert again[64].count == 30
@@ -133,10 +132,10 @@ def test_real_images_are_read_once(weights, tmp_path, monkeypatch):
 def test_features_go_on_after_an_interruption(weights, tmp_path, monkeypatch):
     """What was computed is kept, and gone when the whole is done."""
     inception = load_inception(weights)
-    monkeypatch.setattr(evaluate, '_BATCH', 2)  # Parts of 16 images.
+    monkeypatch.setattr(scores, '_BATCH', 2)  # Parts of 16 images.
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
     whole = reference_statistics(inception, images, tmp_path / 'whole')
-    compute, calls = evaluate.inception_features, []
+    compute, calls = scores.inception_features, []
 
     def interrupted(*args):
         calls.append(args)
@@ -144,7 +143,7 @@ def test_features_go_on_after_an_interruption(weights, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return compute(*args)
 
-    monkeypatch.setattr(evaluate, 'inception_features', interrupted)
+    monkeypatch.setattr(scores, 'inception_features', interrupted)
     with pytest.raises(KeyboardInterrupt):
         reference_statistics(inception, images, tmp_path / 'cut')
     again = reference_statistics(inception, images, tmp_path / 'cut')
@@ -156,10 +155,10 @@ def test_features_go_on_after_an_interruption(weights, tmp_path, monkeypatch):
 def test_the_name_of_a_number_says_what_it_is():
     """2048 features give a fid, the classifier an Inception score, others an fd."""
     rng = np.random.default_rng(0)
-    scores = Scores()
+    gathered = Scores()
     logits = 1000.0 * np.eye(1008)[np.arange(40) % 4]
-    scores.add({64: rng.normal(size=(40, 64)), 2048: rng.normal(size=(40, 2048)), 1008: logits})
-    result = scores.against(scores.moments)
+    gathered.add({64: rng.normal(size=(40, 64)), 2048: rng.normal(size=(40, 2048)), 1008: logits})
+    result = gathered.against(gathered.moments)
     assert sorted(result) == ['fd_64', 'fid', 'inception_score', 'inception_score_std', 'warning']
     assert abs(result['fid']) < 1e-3
     np.testing.assert_allclose(result['inception_score'], 4.0, rtol=1e-6)

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 
 from vaebm_jax.tasks import task_of
-from vaebm_jax.training import loop as training
+from vaebm_jax.training import loop
 
 
 def train(config, workdir, **options):
     """As the command line trains: with the pictures of the run's task."""
-    return training.train(config, workdir, **{'preview': task_of(config).preview} | options)
+    return loop.train(config, workdir, **{'preview': task_of(config).preview} | options)
 
 
 def rows(workdir):

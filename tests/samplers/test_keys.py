@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.runs import train
 
-from vaebm_jax.figures import grids as pictures
+from vaebm_jax.figures import grids
 from vaebm_jax.methods.chains import ancestral_langevin_sample
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.samplers import keys as draws
@@ -101,9 +101,9 @@ def test_what_training_draws_stays_as_it_was(tiny_config, tmp_path, monkeypatch)
     for key, right in zip(run_keys(tiny_config, 0), expected, strict=True):
         np.testing.assert_array_equal(data(key), data(right))
     drawn = []
-    draw_grids = pictures.side_by_side
+    side_by_side = grids.side_by_side
     monkeypatch.setattr(
-        pictures, 'side_by_side', lambda path, grids: drawn.append(grids) or draw_grids(path, grids)
+        grids, 'side_by_side', lambda path, parts: drawn.append(parts) or side_by_side(path, parts)
     )
     states = train(dataclasses.replace(tiny_config, sample_every=3), tmp_path)
     sample = jax.jit(ancestral_langevin_sample, static_argnums=(3, 4))

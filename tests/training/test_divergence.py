@@ -11,7 +11,7 @@ from vaebm_jax import load
 from vaebm_jax.methods import METHODS
 from vaebm_jax.methods.vaebm import train_step
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.training import loop as train_module
+from vaebm_jax.training import loop
 from vaebm_jax.training.checkpoints import checkpoint_manager, rollbacks_at, save
 from vaebm_jax.training.divergence import Diverged, slowed, sound_values
 from vaebm_jax.training.loop import run_keys, train
@@ -92,7 +92,7 @@ def test_what_goes_on_after_a_rollback_is_a_law(
             save(manager, states, rollbacks, files)
 
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(train_module.checkpoints, 'save', kill)
+            patch.setattr(loop.checkpoints, 'save', kill)
             train(config, tmp_path / 'parts')
     parts = train(config, tmp_path / 'parts')
     for ours, theirs in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):

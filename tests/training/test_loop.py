@@ -13,7 +13,7 @@ from PIL import Image
 from vaebm_jax.config import ConditionConfig, Config, DataConfig, ScheduleConfig, to_json
 from vaebm_jax.methods import METHODS
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.training import loop as train_module
+from vaebm_jax.training import loop
 from vaebm_jax.training.checkpoints import load
 from vaebm_jax.training.loop import calls
 from vaebm_jax.training.metrics_file import MetricsFile
@@ -61,7 +61,7 @@ def test_a_rate_that_falls_over_the_run_is_part_of_it(tiny_config, tmp_path, mon
                 raise Interrupted
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(train_module, 'MetricsFile', Interrupting)
+        patch.setattr(loop, 'MetricsFile', Interrupting)
         train(tiny_config, parts)
     # The row of step 4 was written, its checkpoint was not.
     assert [row['step'] for row in rows(parts)] == [2, 4]
@@ -106,8 +106,8 @@ def test_no_speed_is_told_before_a_step_was_timed(tiny_config, tmp_path, capsys)
 def test_a_compilation_after_a_warm_start_is_no_training_time(tiny_config, tmp_path, monkeypatch):
     """By a clock on which a compilation takes 1000 s and every other call 1 s."""
     clock, compiled = [0.0], set()
-    monkeypatch.setattr(train_module.log.time, 'perf_counter', lambda: clock[0])
-    compile_step = train_module.compile_step
+    monkeypatch.setattr(loop.log.time, 'perf_counter', lambda: clock[0])
+    compile_step = loop.compile_step
 
     def compile_by_the_clock(step, *args):
         call = compile_step(step, *args)
@@ -119,7 +119,7 @@ def test_a_compilation_after_a_warm_start_is_no_training_time(tiny_config, tmp_p
 
         return timed
 
-    monkeypatch.setattr(train_module, 'compile_step', compile_by_the_clock)
+    monkeypatch.setattr(loop, 'compile_step', compile_by_the_clock)
     config = dataclasses.replace(tiny_config, num_steps=8, warmup_steps=3, log_every=1)
     train(config, tmp_path)
     speeds = [row.get('images_per_second') for row in all_rows(tmp_path)]
@@ -160,9 +160,9 @@ def test_init_from_takes_parameters_and_averages_alone(tiny_config, tmp_path, mo
     trained = train(tiny_config, tmp_path / 'first')
     second = dataclasses.replace(tiny_config, init_from=str(tmp_path / 'first'))
     started = []
-    original = train_module.place_states
+    original = loop.place_states
     monkeypatch.setattr(
-        train_module,
+        loop,
         'place_states',
         lambda states, devices: started.append(jax.device_get(states)) or original(states, devices),
     )
@@ -250,7 +250,7 @@ VAE = "the VAE's learning rate falls from 0.0001 to 4.3e-05"
 def test_only_the_rates_that_depend_on_num_steps_are_told(schedule, method, said, capsys):
     """At step 8 of 20 a linear schedule is level, of 10 it has gone 3/5 of its way to 5 %."""
     before = Config(num_steps=20, method=method, schedule=ScheduleConfig(**schedule))
-    train_module.warn_of_other_rates(8, before, dataclasses.replace(before, num_steps=10))
+    loop.warn_of_other_rates(8, before, dataclasses.replace(before, num_steps=10))
     line = capsys.readouterr().err
     assert line.startswith(f'warning: at step 8 {said}') if said else line == ''
 
