@@ -51,6 +51,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from sklearn.metrics import pairwise_distances
 
 from vaebm_jax import generate, load
+from vaebm_jax.data.loading import block_means
 from vaebm_jax.evaluation.metrics import Moments, frechet_distance
 from vaebm_jax.runtime.atomic_files import write_json
 
@@ -114,13 +115,6 @@ def read_split(name, split, data_dir, chunk_size=1000):
     images = block_means(images, IMAGE_SIZE.get(name, images.shape[1]))
     labels = np.array([example['label'] for example in examples])
     return images.astype(np.float32) / 127.5 - 1.0, labels
-
-
-def block_means(images, size):
-    """Images of uint8 made smaller by the means over blocks of pixels, rounded."""
-    block = images.shape[1] // size
-    blocks = images.reshape(len(images), size, block, size, block, -1)
-    return np.round(blocks.mean(axis=(2, 4))).astype(np.uint8)
 
 
 def random_shift(images, generator):

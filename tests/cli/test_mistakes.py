@@ -64,7 +64,7 @@ def settings():
     yield ['--config.init_from=nowhere'], 'workdir must hold a run, but nowhere/config.json'
     yield (
         ['--config.data.name=mnist', '--config.data.dir=x'],
-        'data.image_size must be 28 for',
+        'data.image_size must be 28 or',
     )
     yield ['--config.vae.bound_weight=0'], 'vae.bound_weight or vae.truth_weight must be above 0'
     yield ['--config.energy.l2=0.1'], 'energy.l2 must be 0 where energy.reference_std is not 0'

@@ -46,7 +46,7 @@ def test_json_keeps_everything():
         ('energy.reference_std', 0.0, 'energy.scale must be given where energy.reference_std is 0'),
         ('data.name', 'imagenet', 'data.name must be one of digits, mnist'),
         ('data.name', 'folder', 'data.dir must be the path of a folder of images'),
-        ('data.name', 'mnist', 'data.image_size must be 28 for mnist, got 8'),
+        ('data.name', 'mnist', 'data.image_size must be 28 or a divisor of it for mnist, got 8'),
         ('data.num_channels', 2, 'data.num_channels must be 1 or 3, got 2'),
         ('condition.kind', 'hole', 'condition.kind must be one of none, center_hole, random_hole'),
         ('condition.kind', 'gray', 'data.num_channels must be 3 where condition.kind is gray'),

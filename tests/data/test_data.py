@@ -12,7 +12,7 @@ from PIL import Image
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.data.batch import as_pixels, make_batch, to_uint8
 from vaebm_jax.data.folder import Folder
-from vaebm_jax.data.loading import first_images, image_parts, load_images
+from vaebm_jax.data.loading import block_means, first_images, image_parts, load_images
 from vaebm_jax.data.order import batch_indices, stream
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.training.loop import call_images
@@ -42,6 +42,19 @@ def test_tfds_sets_are_the_published_images(name, size, channels, means):
     np.testing.assert_allclose(images.mean(axis=(0, 1, 2)) / 255, means, atol=1e-4)
     test = load_images(DataConfig(name, image_size=size, num_channels=channels), 'test')
     assert test.shape == (10_000, size, size, channels)
+
+
+def test_a_smaller_image_is_the_means_over_blocks():
+    whole, small = (load_images(DataConfig('digits', image_size=size)) for size in (8, 2))
+    assert small.shape == (1500, 2, 2, 1) and small.dtype == np.uint8
+    for row, column in np.ndindex(2, 2):
+        block = whole[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4, 0]
+        exact = block.reshape(1500, 16).astype(float).mean(axis=1)
+        np.testing.assert_array_equal(small[:, row, column, 0], np.floor(exact + 0.5))
+    colours = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    # Of an image's first block, rows and columns 0 and 1: 0, 3, 12, 15 and the colour.
+    np.testing.assert_array_equal(block_means(colours, 2)[0, 0, 0], [8, 9, 10])
+    np.testing.assert_array_equal(block_means(np.full((1, 4, 4, 1), 255, np.uint8), 1), [[[[255]]]])
 
 
 def test_a_damaged_tfds_set_is_named(tmp_path):

@@ -33,7 +33,9 @@ def test_a_new_data_set_is_one_row(tiny_config, tmp_path, monkeypatch, capfd):
     with pytest.raises(UserError, match=r"data.name must be one of digits, .*, got 'stripes'"):
         validate(config)
     monkeypatch.setitem(SOURCES, 'stripes', Source(stripes, image_size=8))
-    with pytest.raises(UserError, match='data.image_size must be 8 for stripes, got 9'):
+    with pytest.raises(
+        UserError, match='data.image_size must be 8 or a divisor of it for stripes, got 9'
+    ):
         validate(dataclasses.replace(config, data=DataConfig('stripes', image_size=9)))
     train(config, tmp_path)
     states = train(dataclasses.replace(config, num_steps=6), tmp_path)

@@ -79,7 +79,12 @@ class DataConfig(Settings):
         "docs/reliability.md says which of a folder's files are images, and which of its folders "
         'are splits.',
     )
-    image_size: int = setting(8, "pixels a side; a folder's images are resized to it.", AT_LEAST_1)
+    image_size: int = setting(
+        8,
+        "pixels a side; a folder's images are resized to it. Of other sets the size of their own "
+        'or a divisor of it: a pixel is then the mean of a block.',
+        AT_LEAST_1,
+    )
     load_size: int = setting(
         0,
         'training images of a folder are resized to so many pixels a side, and at each use a '

@@ -32,7 +32,21 @@ def open_images(data: DataConfig, split: str = 'train') -> np.ndarray | Files:
     source = source_of(data)
     if source.splits is not None:
         check_split(data.name, split, source.splits)
-    return source.load(data, split)
+    images = source.load(data, split)
+    is_smaller = source.image_size is not None and data.image_size < source.image_size
+    return block_means(images, data.image_size) if is_smaller else images
+
+
+def block_means(images: np.ndarray, size: int) -> np.ndarray:
+    """Images made smaller, each pixel the mean of a block: `[N, size, size, C]` uint8, rounded.
+
+    Args:
+      images: `[N, H, H, C]` uint8; `size` divides H.
+      size: pixels a side.
+    """
+    block = images.shape[1] // size
+    blocks = images.reshape(len(images), size, block, size, block, images.shape[-1])
+    return ((blocks.sum(axis=(2, 4), dtype=np.uint32) + block**2 // 2) // block**2).astype(np.uint8)
 
 
 def first_images(data: DataConfig, split: str, num_images: int | None) -> np.ndarray:

@@ -39,7 +39,7 @@ class Source(NamedTuple):
         files on disk, of which none is read yet.
       splits: that it has; None: `load` gives files on disk, and these and the shares of the config
         tell.
-      image_size: pixels a side; None: the config says.
+      image_size: pixels a side, or what a smaller size must divide; None: the config says.
       num_channels: None: the config says.
       density: of points, in units of their own; None: images, in pixels.
       has_val: whether there is a split val, to look at while training; else it is test.
@@ -65,8 +65,9 @@ class Source(NamedTuple):
 
         if not self.density and config.data.num_channels not in (1, 3):
             yield 'data.num_channels', '1 or 3'
-        if self.image_size is not None:
-            yield from must_be(self.image_size, f'for {name}', 'data.image_size')
+        if self.image_size is not None and self.image_size % config.data.image_size:
+            divisor = ' or a divisor of it' if self.image_size > 1 else ''
+            yield 'data.image_size', f'{self.image_size}{divisor} for {name}'
         if self.num_channels is not None:
             yield from must_be(self.num_channels, f'for {name}', 'data.num_channels')
         if self.density:
