@@ -51,6 +51,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from sklearn.metrics import pairwise_distances
 
 from vaebm_jax import generate, load
+from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.data.loading import block_means
 from vaebm_jax.evaluation.metrics import Moments, frechet_distance
 from vaebm_jax.runtime.atomic_files import write_json
@@ -228,6 +229,16 @@ def precision_and_recall(features, reference):
     return float(precision), float(recall)
 
 
+def at_size_of(images, samples):
+    """Samples in [-1, 1] at the judge's size: larger ones by the means over blocks of pixels."""
+    size = images.shape[1]
+    if samples.shape[1] % size or samples.shape[3] != images.shape[3]:
+        raise ValueError(f'the judge sees images {images.shape[1:]}, got {samples.shape[1:]}.')
+    if samples.shape[1] == size:
+        return samples
+    return block_means(to_uint8(samples), size) / np.float32(127.5) - 1.0
+
+
 def legibility(probabilities, features, reference):
     """Returns the scores of a set of images as a dictionary.
 
@@ -301,6 +312,7 @@ def main(argv):
         }
         print(f'{workdir}, {num_steps} Langevin steps:')
         for name, samples in (('ancestral', ancestral), ('refined', refined)):
+            samples = at_size_of(training_images, samples)
             results[name] = legibility(*predict(params, samples), reference)
             print_row(name, results[name])
         name = 'legibility_wide.json' if FLAGS.wide else 'legibility.json'

@@ -32,7 +32,10 @@ def count(config):
         chains * sum(decoder)
         + chains * config.langevin.num_steps * 2 * sum(energy)
         + (images + chains) * learn(energy)
-        + (chains + images * (config.vae.truth_weight > 0)) * learn_vae
+        # A bound that does not count is still computed, for the metrics.
+        + chains * (learn_vae if config.vae.bound_weight > 0 else sum(encoder) + sum(decoder))
+        + chains * (config.vae.known_z_weight > 0) * learn(decoder)
+        + images * (config.vae.truth_weight > 0) * learn_vae
         + images * (config.vae.guess_weight > 0) * learn(decoder)
     )
 

@@ -30,7 +30,7 @@ from vaebm_jax import config as c
 
 
 def get_config(variant: str = '') -> c.Config:
-    return c.choose(variant, default=default(), gpu=gpu(), paper=paper())
+    return c.choose(variant, default=default(), small=small(), gpu=gpu(), paper=paper())
 
 
 def default() -> c.Config:
@@ -108,6 +108,30 @@ def gpu() -> c.Config:
             decoder_modulated=True,
         ),
         schedule=c.ScheduleConfig(name='linear', decay_share=0.4, final_share=0.02, rise_steps=200),
+    )
+
+
+def small() -> c.Config:
+    """16 x 16 pixels, for two cores: the teaching and the energy of `gpu`, in smaller networks."""
+    of_gpu = gpu()
+    return dataclasses.replace(
+        of_gpu,
+        name='cifar10_small',
+        num_steps=6000,
+        batch_size=32,
+        latent_dim=64,
+        log_every=50,
+        sample_every=1000,
+        checkpoint_every=1000,
+        steps_per_call=1,
+        dtype='float32',
+        data=dataclasses.replace(of_gpu.data, image_size=16),
+        network=c.NetworkConfig(
+            energy=(('conv', 32, 3, 1), ('conv', 64, 4, 2), ('res', 64, 2), ('res', 128, 2)),
+            encoder=(('conv', 32, 4, 2), ('conv', 64, 4, 2), ('conv', 64, 4, 2)),
+            decoder=(('map', 128), ('up', 64, 3), ('up', 32, 3)),
+            decoder_modulated=True,
+        ),
     )
 
 

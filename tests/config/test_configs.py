@@ -55,5 +55,5 @@ def test_paper_configs_have_the_authors_settings(name):
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(UserError, match="no variant 'x'; there are: default, gpu, paper"):
+    with pytest.raises(UserError, match="no variant 'x'; there are: default, small, gpu, paper"):
         read_config('cifar10:x')

@@ -26,7 +26,8 @@ CONFIGS = ROOT / 'configs'
 # file:variant -> parameters of energy, encoder and decoder.
 NUM_PARAMETERS = {
     'cifar10': (1_710_465, 4_393_800, 2_039_491),
-    'cifar10:gpu': (1_350_529, 1_771_968, 4_548_803),
+    'cifar10:gpu': (2_530_689, 1_771_968, 4_548_803),
+    'cifar10:small': (337_857, 132_896, 532_579),
     'cifar10:paper': (1_710_465, 4_393_800, 2_039_491),
     'digits': (82_689, 90_656, 86_592),
     'facades': (1_757_409, 2_265_344, 11_846_527),
