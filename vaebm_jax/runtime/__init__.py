@@ -1,1 +1,1 @@
-"""The process and its machine: errors, files, signals, other processes. Knows no model."""
+"""The process and its machine: errors, files, signals, other processes. Independent of models."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, a power cut included."""
+"""Files that are written completely or not at all, even at a power cut."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ import numpy as np
 
 from vaebm_jax.runtime.errors import UserError
 
-# What file systems say that do not sync such a thing: they have an order of their own.
+# Errors of file systems that do not support fsync here; their order of writes cannot be controlled.
 _NO_SYNC = {
     getattr(errno, name)
     for name in ('EINVAL', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EACCES', 'EPERM', 'EBADF')
@@ -22,10 +22,10 @@ _NO_SYNC = {
 
 
 def at_home(path: str | os.PathLike) -> pathlib.Path:
-    """A path whose `~` or `~NAME` is the home directory, as a shell has it.
+    """Expands `~` or `~NAME` at the beginning of a path to the home directory, as a shell does.
 
     Raises:
-      UserError: where no such home directory is known.
+      UserError: if there is no such home directory.
     """
     expanded = os.path.expanduser(path)
     if os.fspath(expanded).startswith('~'):
@@ -40,7 +40,7 @@ def local_folder(path: str | os.PathLike) -> pathlib.Path:
     """The path of a workdir.
 
     Raises:
-      UserError: for one in a bucket, which has neither the locks nor the renames of a disk.
+      UserError: for a bucket, which has no locks and no renames.
     """
     if '://' in os.fspath(path):
         raise UserError(
@@ -52,7 +52,7 @@ def local_folder(path: str | os.PathLike) -> pathlib.Path:
 
 @contextlib.contextmanager
 def written(path: str | os.PathLike) -> Iterator[None]:
-    """Makes a UserError of a full disk, a folder that vanished, or one that is read-only."""
+    """Raises a UserError for a full disk, a folder that vanished, or one that is read-only."""
     try:
         yield
     except OSError as error:
@@ -63,7 +63,7 @@ def written(path: str | os.PathLike) -> Iterator[None]:
 
 
 def sync(path: str | os.PathLike) -> None:
-    """Waits until the disk itself has a file, or which files are in a folder."""
+    """Flushes a file, or the list of files of a folder, to the disk."""
     with contextlib.suppress(PermissionError):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -81,13 +81,13 @@ def _sync(handle):
 
 
 def sync_tree(folder: pathlib.Path) -> None:
-    """The same of all that is below a folder, and of its place in the one above."""
+    """Flushes everything below a folder, and its entry in the folder above."""
     for path in [*folder.rglob('*'), folder, folder.parent]:
         sync(path)
 
 
 def make_folder(folder: str | os.PathLike, parents: bool = True) -> None:
-    """Makes a folder where it is missing, and with `parents` those above it."""
+    """Makes a folder if it is missing, and with `parents` those above it."""
     folder = pathlib.Path(folder)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=parents, exist_ok=True)
@@ -96,7 +96,7 @@ def make_folder(folder: str | os.PathLike, parents: bool = True) -> None:
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Makes a folder where it is missing; raises an OSError where no file can be written to it."""
+    """Makes a folder if it is missing; raises an OSError if no file can be written to it."""
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b'.')
@@ -104,10 +104,10 @@ def check_writable(folder: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write to, aside at first; renamed at the end, so that no one sees half of it.
+    """A file to write to, under a temporary name; renamed at the end, so no one sees a part of it.
 
-    The disk has its content before the rename, and the rename when this returns. Its folder is made
-    where it is missing, but not the one above: a workdir that vanished is told.
+    The content is on the disk before the rename, and the rename when this returns. Its folder is
+    made if it is missing, but not the one above: a workdir that vanished is an error.
     """
     path = pathlib.Path(path)
     with written(path):
@@ -127,7 +127,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Writes the whole file or none of it."""
+    """Writes the complete file or nothing."""
     with whole_file(path) as file:
         file.write(content)
 
@@ -138,7 +138,7 @@ def write_json(path: str | os.PathLike, result: dict) -> None:
 
 
 def append(path: str | os.PathLike, content: bytes) -> None:
-    """Adds to the end of a file, in a folder that there is."""
+    """Appends to a file, in an existing folder."""
     path = pathlib.Path(path)
     is_new = not path.exists()
     with written(path):
@@ -153,7 +153,7 @@ def append(path: str | os.PathLike, content: bytes) -> None:
 def kept(
     path: str | os.PathLike, make: Callable[[], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz`; where it is not there, or not whole, made and written first."""
+    """The arrays of an `.npz`; if it is missing or incomplete, they are made and written first."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

@@ -1,7 +1,6 @@
-"""Several processes at one run: how they find each other, agree, share work, and end.
+"""Several processes in one run: how they find each other, agree, share work, and end.
 
-The runtime is JAX's own. With one process every function here is the plain thing: nothing is
-started, nothing is sent, nothing waits.
+By `jax.distributed`. With one process no function here starts, sends or waits for anything.
 """
 
 import contextlib
@@ -20,20 +19,21 @@ from jax.experimental import multihost_utils
 
 from vaebm_jax.runtime.errors import UserError
 
-# A process that has said nothing for so long is taken for dead, and JAX ends the others. Short
-# enough that a lost machine costs a minute, long enough for one whose disk or network stalls.
+# A process without a heartbeat for so long counts as dead, and JAX ends the others. Short
+# enough that a lost machine costs a minute, long enough for a disk or network that stalls.
 _HEARTBEAT_SECONDS = 60
 _GRACE_SECONDS = 3.0
-# For the others' work, such as an evaluation by process 0; the death of a process ends it earlier.
+# How long to wait for other processes' work, such as an evaluation by process 0; the death of a
+# process ends the wait earlier.
 _PATIENCE_SECONDS = 7 * 24 * 3600
-# How an error of JAX's runtime begins where another process is gone, found by killing one of two
-# under JAX 0.10 and 0.12. From the service of process 0: UNAVAILABLE where that process is gone,
-# DEADLINE_EXCEEDED or ABORTED where a wait ended in vain, and INTERNAL with the mark of the service
-# where its watch missed another's heartbeat.
+# How an error of JAX's runtime begins if another process has ended, found by killing one of two
+# under JAX 0.10 and 0.12. From the service of process 0: UNAVAILABLE if that process has ended,
+# DEADLINE_EXCEEDED or ABORTED if a wait failed, and INTERNAL with the service's name if its
+# watchdog missed another's heartbeat.
 _WATCHED = re.compile(r'INTERNAL: .*tensorflow\.CoordinationServiceError', re.DOTALL)
 _SERVICE = re.compile(rf'UNAVAILABLE: |DEADLINE_EXCEEDED: |ABORTED: |{_WATCHED.pattern}', re.DOTALL)
-# From a collective: UNKNOWN (Gloo) or INTERNAL (NCCL), whatever went wrong, so that only the words
-# behind the code and the library's name tell that it was the connection.
+# From a collective: UNKNOWN (Gloo) or INTERNAL (NCCL), for any error, so only the words after the
+# code and the library's name say that it was the connection.
 _COLLECTIVE = re.compile(
     r'(UNKNOWN|INTERNAL): (\S+: )?(Gloo|NCCL) .* failed: .*'
     r'(onnection (closed|reset|refused)|roken pipe|remote process exited|imed out)',
@@ -55,18 +55,18 @@ def initialize(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Joins the other processes of the run. Before anything asks JAX for its devices.
+    """Joins the other processes of the run. To be called before JAX is asked for its devices.
 
     Args:
-      mode: auto: as `jax.distributed` finds them (TPU slices, SLURM, Kubernetes, Open MPI), alone
-        where it finds none; explicit: as the other arguments say; off: alone.
+      mode: auto: as `jax.distributed` detects (TPU slices, SLURM, Kubernetes, Open MPI), else one
+        process; explicit: by the other arguments; off: one process.
       coordinator_address: HOST:PORT of process 0.
-      num_processes: how many there are.
-      process_id: which of them this is, from 0 on.
+      num_processes: number of processes.
+      process_id: index of this process, from 0.
 
     Raises:
-      UserError: for arguments that are missing or contradict each other, and for a cluster that
-        was found but cannot be joined.
+      UserError: if arguments are missing or contradict each other, or a cluster was detected but
+        cannot be joined.
     """
     where = {
         'coordinator_address': coordinator_address,
@@ -87,7 +87,7 @@ def initialize(
         jax.distributed.initialize(**where, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
     except Exception as error:
         if mode == 'auto' and 'coordinator_address should be defined' in str(error):
-            return  # No cluster: alone.
+            return  # No cluster: one process.
         reason = ' '.join(str(error).split())[:300]
         other = '; --distributed=off trains in this process alone' if mode == 'auto' else ''
         raise UserError(
@@ -121,15 +121,15 @@ def _check(coordinator_address, num_processes, process_id):
 
 
 def is_first() -> bool:
-    """Whether this is the process that says, writes and decides."""
+    """Whether this is process 0, which logs, writes and decides."""
     return jax.process_index() == 0
 
 
 def agreed(decide: Callable[[], T]) -> T:
-    """What process 0 decides, known to all; where it raises a UserError, all do.
+    """Process 0's decision, broadcast to all; if it raises a UserError, all processes do.
 
     Args:
-      decide: returns what JSON can hold; called by process 0 alone, while the others wait.
+      decide: returns a value that JSON can hold; called by process 0 only, while the others wait.
     """
     if jax.process_count() == 1:
         return decide()
@@ -150,7 +150,7 @@ def agreed(decide: Callable[[], T]) -> T:
 
 
 def check_alike(settings: str) -> None:
-    """Raises a UserError in all processes if one of them was started with other settings."""
+    """Raises a UserError in all processes if their settings differ."""
     if not in_all(agreed(lambda: settings) == settings):
         raise UserError(
             'all processes of a run must be started with the same settings, but one has others '
@@ -159,14 +159,14 @@ def check_alike(settings: str) -> None:
 
 
 def in_all(is_right: bool) -> bool:
-    """Whether something holds in every process."""
+    """Whether `is_right` is true in every process."""
     return bool(np.all(multihost_utils.process_allgather(np.bool_(is_right))))
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when all processes have come here, however long that takes.
+    """A barrier: returns when all processes have called it, however long that takes.
 
-    Not by a collective of the devices, as JAX's own way is: on CPUs those wait half an hour.
+    Not by a collective of the devices, as JAX's own barrier: on CPUs those wait only half an hour.
     """
     if jax.process_count() > 1:
         from orbax.checkpoint import multihost
@@ -176,16 +176,16 @@ def wait_for_all(name: str) -> None:
 
 
 def share(count: int) -> range:
-    """Which of `count` pieces of work this process does beforehand; alone, it does none so."""
+    """Which of `count` parts of the work this process does in advance; none with one process."""
     num_processes = jax.process_count()
     return range(jax.process_index(), count if num_processes > 1 else 0, num_processes)
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error of the runtime tells that another process has ended.
+    """Whether an error of the runtime means that another process has ended.
 
-    Told by its type and its status code. A collective of a pmapped function fails with a plain
-    ValueError, which must be one of a collective word for word: any other is a defect of ours.
+    Recognized by its type and its status code. A collective of a pmapped function fails with a
+    plain ValueError, whose text must match exactly: any other is a bug of the package.
     """
     if not jax.distributed.is_initialized():
         return False
@@ -198,12 +198,12 @@ def is_loss(error: BaseException) -> bool:
 def leave(status: int, error: BaseException | None = None) -> None:
     """Ends a process that stops before its work is done, without waiting for the others.
 
-    A regular end waits for all, who may be waiting for this one. Process 0 holds the runtime that
-    tells the others' ends, and goes a little later, so that they can tell theirs; not where the
-    error tells that the runtime's own watch has found a loss, for then it is aborting them all.
+    A regular exit waits for all processes, which may be waiting for this one. Process 0 hosts the
+    runtime's service that reports ended processes, and exits a little later, so that the others can
+    report first; not if the runtime's watchdog has found the loss, for then it aborts all of them.
 
-    After an interruption, which is no error, a computation may still be under way: Python would
-    crash as it takes itself apart beside it, and ends at once.
+    After an interruption, which is not an error, a computation may still be running: Python would
+    crash in its regular exit, so the process ends at once.
     """
     if error is not None and not jax.distributed.is_initialized():
         sys.exit(status)

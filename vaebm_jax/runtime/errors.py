@@ -1,9 +1,9 @@
-"""The one class of mistakes that are the user's and not ours."""
+"""UserError: mistakes of the user, as opposed to bugs of the package."""
 
 
 class UserError(ValueError):
     """A wrong setting, file or path: its text is one line that says what would be right.
 
-    The command line prints the text alone and exits with a non-zero status. Every other
-    exception is a defect of this package and keeps its traceback.
+    The command line prints only the text and exits with a non-zero status. Any other exception is
+    a bug of this package and shows its traceback.
     """

@@ -13,10 +13,10 @@ from vaebm_jax.runtime.errors import UserError
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of `workdir` for as long as this one is at work there.
+    """Keeps other runs out of `workdir` while this one works there.
 
-    The operating system lets go of the lock when the process ends, however it ends: a file `.lock`
-    that a killed run left locks nothing. Of several processes the first holds it for all.
+    The operating system releases the lock when the process ends in any way: a file `.lock` left by
+    a killed run locks nothing. With several processes, process 0 holds the lock for all.
 
     Raises:
       UserError: if another run holds it, or if not all processes of this one see the same folder.

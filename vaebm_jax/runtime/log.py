@@ -1,4 +1,4 @@
-"""Lines and bars for a person, on stderr."""
+"""Log lines and progress bars, on stderr."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from vaebm_jax.runtime import distributed
 def tracked(
     items: Iterable, doing: str, unit: str, total: int, size: int = 1, seconds: float = 10.0
 ) -> Iterator:
-    """Goes through items worth `size` units each: a bar on a terminal, now and then a line else."""
+    """Yields items of `size` units each, with progress: a bar on a terminal, else lines."""
     with counted(doing, unit, total, seconds) as advance:
         for item in items:
             yield item
@@ -26,29 +26,29 @@ def tracked(
 def counted(
     doing: str, unit: str, total: int, seconds: float = 10.0
 ) -> Iterator[Callable[..., None]]:
-    """Shows how far work of `total` units is; yields `advance(count, cached=False)`.
+    """Shows the progress of `total` units of work; yields `advance(count, cached=False)`.
 
-    What was found `cached` took no time, and does not count in the time that is left.
+    Units that were `cached` took no time, and do not count in the estimate of the time left.
     """
     bar = None
     if has_terminal():
         bar = tqdm.tqdm(total=total, desc=doing, unit=f' {unit}', dynamic_ncols=True)
-    began = told = time.perf_counter()
+    began = logged = time.perf_counter()
     done = found = 0
 
     def advance(count, cached=False):
-        nonlocal told, done, found
+        nonlocal logged, done, found
         count = min(count, total - done)
         done, found = done + count, found + count * cached
         now = time.perf_counter()
         if bar is not None:
             bar.initial = found
             bar.update(count)
-        elif now - told > seconds and found < done < total:
+        elif now - logged > seconds and found < done < total:
             rate = (done - found) / (now - began)
             left = (total - done) / rate
             say(f'{doing}: {done}/{total} {unit}, {rate:.4g} a second, {left:.0f} s left')
-            told = now
+            logged = now
 
     try:
         yield advance
@@ -58,9 +58,9 @@ def counted(
 
 
 def say(line: str) -> None:
-    """One line to a person, clear of a progress bar; of several processes the first speaks.
+    """Logs one line, above a progress bar; with several processes only process 0 logs.
 
-    A line that cannot be written is lost, and nothing else.
+    A line that cannot be written is dropped without an error.
     """
     if distributed.is_first() and sys.stderr:
         with contextlib.suppress(OSError, ValueError):  # A ValueError is a closed file's.
@@ -68,7 +68,7 @@ def say(line: str) -> None:
 
 
 def has_terminal() -> bool:
-    """Whether a bar can be drawn, by this process."""
+    """Whether this process can draw a progress bar."""
     with contextlib.suppress(ValueError, AttributeError):  # It is closed, or None.
         return distributed.is_first() and sys.stderr.isatty()
     return False
@@ -83,14 +83,14 @@ class _Lossy(io.FileIO):
 
 
 def lose_what_cannot_be_written() -> None:
-    """Lets a process go on where its stderr is closed, on a full disk, or a terminal that is gone.
+    """Lets a process continue if its stderr is closed, on a full disk, or on a closed terminal.
 
-    All that Python writes there, from a bar to a traceback, is lost then, without an error.
+    Whatever Python writes there, from a bar to a traceback, is then dropped without an error.
     """
-    for name in ('stdin', 'stdout', 'stderr'):  # Their numbers would be those of files of ours.
+    for name in ('stdin', 'stdout', 'stderr'):  # Else our files would get their descriptors.
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, 'r+'))
-    with contextlib.suppress(OSError, ValueError):  # No file: it is kept in memory.
+    with contextlib.suppress(OSError, ValueError):  # Not a file: it is in memory.
         raw = io.BufferedWriter(_Lossy(sys.stderr.fileno(), 'w', closefd=False))
         sys.stderr = io.TextIOWrapper(
             raw, sys.stderr.encoding, 'backslashreplace', line_buffering=True

@@ -13,19 +13,20 @@ from jax.experimental import multihost_utils
 
 
 class Interrupted(Exception):
-    """The work stopped before its end, with nothing lost: the same command goes on with it."""
+    """The work stopped before its end and is saved: the same command resumes it."""
 
 
 @contextlib.contextmanager
 def noticed() -> Iterator[Callable[[], str]]:
-    """Holds back the first SIGTERM, SIGINT or SIGHUP; a second one ends the process at once.
+    """Defers the first SIGTERM, SIGINT or SIGHUP; a second one ends the process at once.
 
-    A second SIGHUP does not, for a terminal that closes may send several; none is noticed where
-    nohup had it ignored.
+    A second SIGHUP does not, since a terminal that closes may send several; SIGHUP stays ignored
+    under nohup.
 
-    Yields a function that tells the name of the signal that has come, '' if none has. Outside the
-    main thread, where Python handles no signals, it never tells one. With several processes it is
-    to be asked once a call by each, and tells a signal to any of them in all of them at one call.
+    Yields a function that returns the name of the received signal, '' if there is none. Outside the
+    main thread, where Python handles no signals, it always returns ''. With several processes each
+    has to call it once per call of the training step; a signal to one of them is returned in all of
+    them at the same call.
     """
     received, calls = [], itertools.count()
     is_shared = jax.distributed.is_initialized()
@@ -38,7 +39,7 @@ def noticed() -> Iterator[Callable[[], str]]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         received.append(signal.Signals(number).name)
-        # Not through Python's own stream, in whose middle the signal may have come.
+        # Not through Python's stream, which may be in the middle of a write.
         line = f'\n{received[0]}: stops when this call is done and saved; again: at once\n'
         with contextlib.suppress(OSError, ValueError, AttributeError):  # It is closed, or None.
             os.write(sys.__stderr__.fileno(), line.encode())
@@ -52,7 +53,7 @@ def noticed() -> Iterator[Callable[[], str]]:
 
     numbers = ()
     if threading.current_thread() is threading.main_thread():
-        # JAX's runtime, where it is started, has the SIGTERM, and finds a call for all processes.
+        # JAX's runtime, if started, handles SIGTERM and chooses a call common to all processes.
         numbers = (signal.SIGINT,) if is_shared else (signal.SIGTERM, signal.SIGINT)
         if _notices_hangup():
             numbers += (signal.SIGHUP,)
@@ -65,7 +66,7 @@ def noticed() -> Iterator[Callable[[], str]]:
 
 
 def end_as_ctrl_c() -> None:
-    """Lets SIGTERM and SIGHUP end the work as Ctrl-C does; not SIGHUP where nohup ignores it."""
+    """Makes SIGTERM and SIGHUP end the work as Ctrl-C does; not SIGHUP if nohup ignores it."""
 
     def hang_up(number, frame):
         signal.signal(number, signal.SIG_IGN)  # A terminal that closes may send several.
