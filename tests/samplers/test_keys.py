@@ -11,7 +11,7 @@ from helpers.runs import train
 from vaebm_jax.figures import grids
 from vaebm_jax.methods.chains import ancestral_langevin_sample
 from vaebm_jax.models.apply import averaged
-from vaebm_jax.samplers import keys as draws
+from vaebm_jax.samplers.keys import branch, chain_keys, is_per_chain, normal
 from vaebm_jax.training.loop import run_keys
 
 TYPED = jax.random.key(3)
@@ -25,15 +25,15 @@ def data(keys):
 
 @pytest.mark.parametrize('key', [TYPED, RAW], ids=['typed', 'raw'])
 def test_is_one_a_chain(key):
-    assert not draws.is_one_a_chain(key)
-    assert draws.is_one_a_chain(jax.random.split(key, 1))
-    assert draws.is_one_a_chain(jax.random.split(key, 2))  # raw: [2, 2], no mistaking for [2]
+    assert not is_per_chain(key)
+    assert is_per_chain(jax.random.split(key, 1))
+    assert is_per_chain(jax.random.split(key, 2))  # raw: [2, 2], no mistaking for [2]
 
 
 @pytest.mark.parametrize('key', [TYPED, RAW], ids=['typed', 'raw'])
 @pytest.mark.parametrize('first', [0, 5])
 def test_chain_keys_are_folded_by_the_global_index(key, first):
-    keys = draws.chain_keys(key, 4, first)
+    keys = chain_keys(key, 4, first)
     expected = [data(jax.random.fold_in(key, first + i)) for i in range(4)]
     np.testing.assert_array_equal(data(keys), expected)
     assert keys.dtype == key.dtype
@@ -41,23 +41,23 @@ def test_chain_keys_are_folded_by_the_global_index(key, first):
 
 @pytest.mark.parametrize('key', [TYPED, RAW], ids=['typed', 'raw'])
 def test_two_devices_hold_the_chain_keys_of_one(key):
-    halves = [data(draws.chain_keys(key, 3, device * 3)) for device in range(2)]
-    np.testing.assert_array_equal(np.concatenate(halves), data(draws.chain_keys(key, 6)))
+    halves = [data(chain_keys(key, 3, device * 3)) for device in range(2)]
+    np.testing.assert_array_equal(np.concatenate(halves), data(chain_keys(key, 6)))
 
 
 @pytest.mark.parametrize('key', [TYPED, RAW], ids=['typed', 'raw'])
 def test_keys_one_a_chain_stay(key):
     keys = jax.random.split(key, 3)
-    np.testing.assert_array_equal(data(draws.chain_keys(keys, 3, first=7)), data(keys))
+    np.testing.assert_array_equal(data(chain_keys(keys, 3, first=7)), data(keys))
     with pytest.raises(ValueError):
-        draws.chain_keys(keys, 4)
+        chain_keys(keys, 4)
 
 
 @pytest.mark.parametrize('key', [TYPED, RAW], ids=['typed', 'raw'])
 @pytest.mark.parametrize('shape', [(), (5,), (2, 3, 1)])
 def test_each_row_of_normal_is_its_own_keys(key, shape):
-    keys = draws.chain_keys(key, 3)
-    noise = draws.normal(keys, shape)
+    keys = chain_keys(key, 3)
+    noise = normal(keys, shape)
     assert noise.shape == (3, *shape)
     for i in range(3):
         np.testing.assert_allclose(noise[i], jax.random.normal(keys[i], shape), rtol=1e-6)
@@ -67,7 +67,7 @@ def test_each_row_of_normal_is_its_own_keys(key, shape):
 def test_normal_across_chains_follows_the_normal_distribution(generator):
     num_chains = 20_000
     key = jax.random.key(3, impl=generator)
-    noise = np.asarray(draws.normal(draws.chain_keys(key, num_chains), (2,)))
+    noise = np.asarray(normal(chain_keys(key, num_chains), (2,)))
     law = np.array([0.5 * math.erfc(-x / math.sqrt(2.0)) for x in np.sort(noise[:, 0])])
     # Kolmogorov's distance passes 1.95 / sqrt(n) once in a thousand.
     assert np.max(np.abs(law - np.arange(1, num_chains + 1) / num_chains)) < 1.95 / num_chains**0.5
@@ -86,8 +86,8 @@ def test_no_use_of_a_seed_draws_with_the_keys_of_another(tiny_config, generator)
     config = dataclasses.replace(tiny_config, generator=generator)
     names = ('generate', 'recover', 'interpolate', 'diagnostics', 'likelihood')
     numbers = {tuple(data(key).tolist()) for key in run_keys(config, 0)}
-    numbers |= set(map(tuple, data(draws.chain_keys(seed, 2000)).tolist()))
-    own = [draws.branch(seed, name) for name in names]
+    numbers |= set(map(tuple, data(chain_keys(seed, 2000)).tolist()))
+    own = [branch(seed, name) for name in names]
     for key in own:
         own = [*own, *jax.random.split(key, 3)]
     own = [tuple(data(key).tolist()) for key in own]

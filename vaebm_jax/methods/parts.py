@@ -14,7 +14,7 @@ from vaebm_jax.models import spectral, vae
 from vaebm_jax.models.apply import decode, energy_of
 from vaebm_jax.models.energy import mle_loss
 from vaebm_jax.models.states import TrainState
-from vaebm_jax.samplers import keys as draws
+from vaebm_jax.samplers.keys import fold_in, normal
 
 Metrics = dict[str, chex.Array]
 Loss = Callable[[TrainState, TrainState], chex.Array]
@@ -91,7 +91,7 @@ def with_noise(keys: chex.PRNGKey, batch: Batch, config: Config) -> Batch:
     """The batch as the energy sees it: noise of `energy.data_noise` on its images, a key each."""
     if not config.energy.data_noise:
         return batch
-    noise = draws.normal(keys, batch.image.shape[1:])
+    noise = normal(keys, batch.image.shape[1:])
     return batch.replace(image=batch.image + config.energy.data_noise * noise)
 
 
@@ -201,7 +201,7 @@ def truth_loss(
       encoder: the inference model.
       decoder: the generator.
     """
-    key_posterior, key_dropout, key_prior = (draws.fold_in(keys, part) for part in range(3))
+    key_posterior, key_dropout, key_prior = (fold_in(keys, part) for part in range(3))
     models, loss = (encoder, decoder), 0.0
     if config.vae.truth_weight:
         bound, _ = vae_loss(

@@ -28,7 +28,7 @@ from flax import linen as nn
 
 from vaebm_jax.data.conditions import hint_of, keep_seen
 from vaebm_jax.models.convolution import conv, depth_to_space
-from vaebm_jax.samplers import keys as draws
+from vaebm_jax.samplers.keys import fold_in
 
 
 def _mixes_types(call):
@@ -110,7 +110,7 @@ class _Network(nn.Module, kw_only=True):
                     f'a bottom-up table has conv, res, dense, dropout rows, got {kind!r}'
                 )
             elif dropout_keys is not None:
-                x = _dropout(draws.fold_in(dropout_keys, index), x, *sizes)
+                x = _dropout(fold_in(dropout_keys, index), x, *sizes)
         return x
 
 

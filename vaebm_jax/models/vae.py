@@ -3,7 +3,7 @@
 import chex
 import jax.numpy as jnp
 
-from vaebm_jax.samplers import keys as draws
+from vaebm_jax.samplers.keys import chain_keys, normal
 
 
 def sample_prior(key: chex.PRNGKey, num_samples: int, latent_dim: int) -> chex.Array:
@@ -14,7 +14,7 @@ def sample_prior(key: chex.PRNGKey, num_samples: int, latent_dim: int) -> chex.A
       num_samples: how many.
       latent_dim: d.
     """
-    return draws.normal(draws.chain_keys(key, num_samples), (latent_dim,))
+    return normal(chain_keys(key, num_samples), (latent_dim,))
 
 
 def reparameterize(key: chex.PRNGKey, mean: chex.Array, log_std: chex.Array) -> chex.Array:

@@ -1,8 +1,8 @@
-"""log Z of any energy by annealed importance sampling, from below and from above.
+"""Lower and upper bounds of log Z of any energy, by annealed importance sampling.
 
-R. Neal, Annealed importance sampling, 2001; both ways: R. Grosse, Z. Ghahramani, R. Adams,
-Sandwiching the marginal likelihood using bidirectional Monte Carlo, 2015. What is known of log Z
-gives log p(x) = -U(x) - log Z of any x.
+R. Neal, Annealed importance sampling, 2001; both directions: R. Grosse, Z. Ghahramani, R. Adams,
+Sandwiching the marginal likelihood using bidirectional Monte Carlo, 2015. Bounds of log Z give
+bounds of log p(x) = -U(x) - log Z for any x.
 """
 
 import functools
@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaebm_jax.samplers import arguments
-from vaebm_jax.samplers import keys as draws
+from vaebm_jax.samplers.keys import chain_keys, check_one_key, fold_in, normal
 from vaebm_jax.samplers.mala import Point, mala_sample, mala_step, point_at
 from vaebm_jax.samplers.programs import EnergyFn, run_compiled
 
-_TARGET = 0.6  # Share of accepted steps, near the best of many dimensions, 0.574.
+_TARGET = 0.6  # Acceptance rate, near the optimum for many dimensions, 0.574.
 _PILOT_CHAINS = 64
 _PILOT_TEMPERATURES = 200
 _PILOT_MOVES = 5
@@ -28,7 +28,7 @@ _PILOT_ROUNDS = 3
 
 
 class Gaussian(NamedTuple):
-    """N(mean, std² I), where a path begins whose end is the model.
+    """N(mean, std² I), the start of a path to the model.
 
     Attributes:
       mean: of a point's shape.
@@ -51,8 +51,8 @@ class Gaussian(NamedTuple):
     def sample(self, key: chex.PRNGKey, num_chains: int) -> chex.Array:
         """`[num_chains, ...]`; by one key, or by one a chain."""
         num_chains = arguments.whole_number('num_chains', num_chains, least=1)
-        keys, dtype = draws.chain_keys(key, num_chains), self.mean.dtype
-        noise = draws.normal(keys, self.mean.shape, dtype).astype(dtype)
+        keys, dtype = chain_keys(key, num_chains), self.mean.dtype
+        noise = normal(keys, self.mean.shape, dtype).astype(dtype)
         return self._row(self.mean) + self._row(self.std) * noise
 
     def _scaled(self, x):
@@ -66,7 +66,7 @@ def gaussian_of(x: chex.Array) -> Gaussian:
     """The Gaussian with the mean of points `[N, ...]` and their mean variance.
 
     Raises:
-      TypeError: if these are no floating-point numbers.
+      TypeError: if these are not floating-point numbers.
       ValueError: if there are none.
     """
     x = arguments.points(x)
@@ -86,17 +86,17 @@ class Schedule(NamedTuple):
     step_sizes: chex.Array
 
     def reversed(self) -> 'Schedule':
-        """The way back."""
+        """The same path from the model to the Gaussian."""
         return Schedule(self.betas[::-1], self.step_sizes[::-1])
 
 
 class Annealed(NamedTuple):
-    """What a way along a schedule gives.
+    """The result of annealing along a schedule.
 
     Attributes:
-      x: where the chains end, `[B, ...]`.
+      x: the last points of the chains, `[B, ...]`.
       log_weights: `[B]` nats; the mean of their exponentials estimates Z_end / Z_start.
-      acceptance: the share of accepted steps at each β but the first, `[K]`.
+      acceptance: the acceptance rate at each β but the first, `[K]`.
     """
 
     x: chex.Array
@@ -113,33 +113,32 @@ def annealed_importance_sampling(
     *,
     num_moves: int = 1,
 ) -> Annealed:
-    """Takes samples of a schedule's first density to its last, by a scan.
+    """Anneals samples of a schedule's first density to its last, by a scan.
 
-    At each next β a chain's log weight grows by `(β_k - β_{k-1}) (U₀(x) - U(x))`; then it moves, by
-    Metropolis-adjusted Langevin steps that leave p_β as it is. The weights are exact whatever the
-    schedule; how much they vary is its doing. With w the mean of `exp(log_weights)`:
+    At each β a chain's log weight grows by `(β_k - β_{k-1}) (U₀(x) - U(x))`; then the chain moves
+    by Metropolis-adjusted Langevin steps that leave p_β invariant. The weights are exact for any
+    schedule; the schedule decides their variance. With w the mean of `exp(log_weights)`:
 
     * Forward, from `base.sample`, E w = Z. So log w is below log Z on average, and by Markov's
-      inequality exceeds it by b nats with a probability of exp(-b) at most, whatever the energy.
-    * Back, `schedule.reversed()` from samples of p, E w = 1 / Z: -log w is above log Z in the same
-      sense, but only as far as these are samples of p. Chains that have not found the lowest
-      energies give a number that is too small, and nothing in it tells so.
+      inequality exceeds it by b nats with a probability of at most exp(-b), for any energy.
+    * Reverse, `schedule.reversed()` from samples of p, E w = 1 / Z: -log w is above log Z in the
+      same sense, but only if these are samples of p. Chains that have not found the lowest energies
+      give a number that is too small, and nothing in it shows this.
 
-    The log weights are sums of many small numbers; what rounding takes from each addition is
-    gathered and added at the end. What is left is U's own rounding, 2⁻²⁴ |U| in float32: 0.006 nats
-    of 1e5, 0.06 of 1e6, at each weight and each test. In float64, everything is (`x`, the Gaussian
-    and what `energy_fn` computes with must be, under `jax_enable_x64`).
+    The log weights are sums of many small numbers; the rounding errors of the additions are summed
+    and added at the end. The rounding of U itself remains, 2⁻²⁴ |U| in float32: 0.006 nats of 1e5,
+    0.06 of 1e6, in each weight and each test. With float64 `x`, Gaussian and `energy_fn` (under
+    `jax_enable_x64`) everything is float64.
 
-    Where β > 0 no chain goes to where U is not finite; at β = 0 the Gaussian alone counts, whatever
-    U is. Samples of it where U is +inf have a log weight of -inf, as they must; where U is -inf or
-    NaN, exp(-U) is no density, and the log weight is not finite either: +inf or NaN, and so are the
-    estimates.
+    For β > 0 no chain goes to a point where U is not finite; at β = 0 only the Gaussian counts, for
+    any U. Its samples where U is +inf have a log weight of -inf, which is right; where U is -inf or
+    NaN, exp(-U) is not a density, and the log weight and the estimates are +inf or NaN.
 
     Args:
-      key: one key, or `[B]`, one a chain.
+      key: one key, or `[B]`, one per chain.
       energy_fn: U, maps `[B, ...]` to energies `[B]` in nats, each row by itself.
-      base: U₀, as minus its log density, so that its own Z is 1.
-      schedule: where to go, such as `tune` gives.
+      base: U₀, as minus its log density, so its Z is 1.
+      schedule: the path, for example from `tune`.
       x: samples of the schedule's first density, `[B, ...]`.
       num_moves: steps at each β.
 
@@ -151,12 +150,12 @@ def annealed_importance_sampling(
     num_moves = arguments.whole_number('num_moves', num_moves, least=1)
     _check_base(base, x.shape[1:])
     _check_schedule(schedule)
-    keys = draws.chain_keys(key, x.shape[0])
+    keys = chain_keys(key, x.shape[0])
     return run_compiled(_anneal, energy_fn, x, keys, base, schedule, x, num_moves=num_moves)
 
 
 def _check_base(base, shape=None):
-    """`shape` is that of a point, if there are any yet."""
+    """`shape` is that of a point, if it is known."""
     if not isinstance(base, Gaussian):
         raise TypeError(f'base must be a Gaussian, got {type(base).__name__}')
     mean, std = base
@@ -196,7 +195,7 @@ def _anneal(energy_fn, keys, base, schedule, x, *, num_moves):
         total, rounded = _add(total, _times(change, base.energy(point.x) - point.energy))
 
         def move(point, number):
-            move_keys = draws.fold_in(keys, index * num_moves + number)
+            move_keys = fold_in(keys, index * num_moves + number)
             return _move(move_keys, energy_fn, base, beta, point, step_size)
 
         point, accepted = jax.lax.scan(move, point, jnp.arange(num_moves))
@@ -210,7 +209,7 @@ def _anneal(energy_fn, keys, base, schedule, x, *, num_moves):
 
 
 def _move(keys, energy_fn, base, beta, point, step_size):
-    """One step that leaves p_β as it is, and the share of chains that took it."""
+    """One step that leaves p_β invariant, and its acceptance rate."""
 
     def view(point):
         x, energy, gradient = point
@@ -225,12 +224,12 @@ def _move(keys, energy_fn, base, beta, point, step_size):
 
 
 def _times(weight, value):
-    """The product; 0 of what has no weight, be it infinite or no number."""
+    """The product; 0 where the weight is 0, also for infinity and NaN."""
     return jnp.where(weight == 0.0, 0.0, weight * value)
 
 
 def _add(total, increment):
-    """The sum as rounded, and what rounding took from it, exactly; nothing from an infinite one.
+    """The rounded sum, and its exact rounding error; 0 for an infinite one.
 
     D. Knuth, The art of computer programming 2, 4.2.2, theorem B.
     """
@@ -242,14 +241,14 @@ def _add(total, increment):
 def tune(
     key: chex.PRNGKey, energy_fn: EnergyFn, base: Gaussian, *, num_temperatures: int = 1000
 ) -> Schedule:
-    """Finds a schedule by pilot runs, whose chains are then forgotten.
+    """Finds a schedule by pilot runs, whose chains are then discarded.
 
-    (Weights whose kernels adapted to the very chains that they weigh would not be exact.) At each β
-    of a pilot run the step size follows the share of accepted steps to 0.6. The first run's βs are
-    a sigmoid's, close to each other towards 0 and 1; the next ones' are spaced so that, from one β
-    to the next, weights change evenly by what the moves there change U₀ - U. Its spread over chains
-    in place of its change, which gives the thermodynamic length, would spend the schedule where
-    chains have long frozen into minima of different depth.
+    (Weights of chains to which the kernels were adapted would not be exact.) At each β of a pilot
+    run the step size is adapted to an acceptance rate of 0.6. The first run's βs follow a sigmoid,
+    denser towards 0 and 1. The βs of the next runs are spaced by how much the moves at each β
+    change U₀ - U, so that weights change evenly from one β to the next. The thermodynamic length
+    uses the spread of U₀ - U over chains instead; it would put most of the schedule where chains
+    are frozen in minima of different depth.
 
     Args:
       key: one key.
@@ -261,7 +260,7 @@ def tune(
       TypeError: if an argument has another type than said here.
       ValueError: if an argument has another shape or range than said here.
     """
-    draws.check_one_key(key)
+    check_one_key(key)
     num_temperatures = arguments.whole_number('num_temperatures', num_temperatures, least=1)
     _check_base(base)
     x = jax.eval_shape(lambda key: base.sample(key, _PILOT_CHAINS), key)
@@ -279,7 +278,7 @@ def _tune(energy_fn, key, base, *, num_temperatures):
 
     def improve(carry, number):
         betas, step_size = carry
-        keys = draws.chain_keys(jax.random.fold_in(key_pilot, number), _PILOT_CHAINS)
+        keys = chain_keys(jax.random.fold_in(key_pilot, number), _PILOT_CHAINS)
         step_sizes, changes = _pilot(keys, energy_fn, base, betas, step_size, x)
         return (_even(betas, changes), step_sizes[0]), (betas, step_sizes)
 
@@ -304,7 +303,7 @@ def _pilot(keys, energy_fn, base, betas, step_size, x):
 
         def move(carry, number):
             point, log_step_size = carry
-            move_keys = draws.fold_in(keys, index * _PILOT_MOVES + number)
+            move_keys = fold_in(keys, index * _PILOT_MOVES + number)
             point, accepted = _move(move_keys, energy_fn, base, beta, point, jnp.exp(log_step_size))
             return (point, log_step_size + 0.5 * (accepted - _TARGET)), log_step_size
 
@@ -318,7 +317,7 @@ def _pilot(keys, energy_fn, base, betas, step_size, x):
 
 
 def _even(betas, changes):
-    """As many βs, over which the integral of `changes` grows evenly."""
+    """The same number of βs, spaced evenly in the integral of `changes`."""
     changes = jnp.maximum(changes, 1e-6 * jnp.max(changes))
     parts = jnp.diff(betas) * jnp.sqrt(changes[1:] * changes[:-1])
     lengths = jnp.concatenate([jnp.zeros(1, parts.dtype), jnp.cumsum(parts)])
@@ -328,12 +327,12 @@ def _even(betas, changes):
 
 
 class Estimate(NamedTuple):
-    """log Z by some chains.
+    """An estimate of log Z.
 
     Attributes:
       log_z: nats.
-      standard_error: nats, by the delta method: too small where few chains carry the weight.
-      effective_sample_size: how many equal weights vary as little; 1 to the number of chains.
+      standard_error: nats, by the delta method: too small if few chains have most of the weight.
+      effective_sample_size: of the weights; 1 to the number of chains.
     """
 
     log_z: float
@@ -345,7 +344,7 @@ def log_mean_exp(log_weights: chex.Array) -> Estimate:
     """`log mean exp` of log weights `[B]`, in float64; -inf is a weight of 0."""
     log_weights = np.asarray(log_weights, np.float64)
     highest = log_weights.max()
-    if not np.isfinite(highest):  # No chain has a weight, or one has none that is a number.
+    if not np.isfinite(highest):  # All weights are 0, or one is NaN or infinite.
         return Estimate(float(highest), math.nan, math.nan)
     weights = np.exp(log_weights - highest)
     relative_error = weights.std(ddof=1) / weights.mean() / math.sqrt(len(weights))
@@ -358,10 +357,10 @@ class Bracket(NamedTuple):
 
     Attributes:
       forward: the stochastic lower bound.
-      reverse: the stochastic upper bounds, by what was taken for samples of p: `forward`, the ends
-        of the forward chains, drawn by their weights; `samples`, those that were given.
-      schedule: the paths.
-      acceptance: the lowest share of accepted steps at a β, forward.
+      reverse: the stochastic upper bounds, by their starting points: `forward`, the last points of
+        the forward chains, resampled by their weights; `samples`, the given ones.
+      schedule: the path.
+      acceptance: the lowest acceptance rate at any β, forward.
     """
 
     forward: Estimate
@@ -376,9 +375,9 @@ class Bracket(NamedTuple):
 
     @property
     def upper(self) -> float:
-        """The highest of all, nats: where an upper bound is below the lower, it is none.
+        """The highest of all estimates, nats: an upper bound below the lower one is not valid.
 
-        NaN where one of them is.
+        NaN if one of them is.
         """
         return float(np.max([self.lower, *(estimate.log_z for estimate in self.reverse.values())]))
 
@@ -395,32 +394,33 @@ def bracket_log_z(
     chains_a_call: int = 64,
     track: Callable[[Iterable, str, int, int], Iterable] = lambda items, *_: items,
 ) -> Bracket:
-    """Brackets log Z of an energy by annealed importance sampling, forward and back.
+    """Brackets log Z of an energy by annealed importance sampling in both directions.
 
-    A pilot finds the schedule, then chains go from `base` to p. Their ends, drawn anew by their
-    weights, and `samples`, both after another `num_temperatures` Metropolis-adjusted Langevin steps
-    on U, go back. Chain i draws from `fold_in(key, i)`, however many go in a call.
+    A pilot run finds the schedule, then chains are annealed from `base` to p. Their last points,
+    resampled by their weights, and `samples`, both after another `num_temperatures`
+    Metropolis-adjusted Langevin steps on U, are annealed back. Chain i uses `fold_in(key, i)`, for
+    any number of chains per call.
 
-    The lower bound holds for any energy. The upper one holds as far as these are samples of p:
-    where the weights leave few of the ends, or a mode of p is in neither set, it does not. An upper
-    bound below the lower one tells so; one above it does not tell the contrary.
+    The lower bound holds for any energy. The upper one holds only if the reverse chains start from
+    samples of p: not if few of the last points have most of the weight, or a mode of p is in
+    neither set. An upper bound below the lower one shows this; one above it proves nothing.
 
     Args:
       key: one key.
       energy_fn: U, maps `[B, ...]` to energies `[B]` in nats, each row by itself.
       base: near the model: `gaussian_of` its samples, or of data.
-      samples: of p, or near it, `[num_chains, ...]`; None: the forward chains' ends alone.
-      num_chains: each way.
+      samples: of p, or near it, `[num_chains, ...]`; None: only the forward chains' last points.
+      num_chains: in each direction.
       num_temperatures: K; the variance of a log weight falls as 1 / K.
       num_moves: steps at each β.
       chains_a_call: bounds the memory.
-      track: shows progress: (items, what is done, total, worth of an item) to the same items.
+      track: shows progress: (items, description, total, size of an item) to the same items.
 
     Raises:
       TypeError: if an argument has another type than said here.
       ValueError: if an argument has another shape or range than said here.
     """
-    draws.check_one_key(key)
+    check_one_key(key)
     num_chains = arguments.whole_number('num_chains', num_chains, least=1)
     chains_a_call = arguments.whole_number('chains_a_call', chains_a_call, least=1)
     _check_base(base)
@@ -469,7 +469,7 @@ def bracket_log_z(
 
 
 def _in_parts(num_chains, size, track, doing, run, *arrays):
-    """`run(chains, *rows)` of all chains, so many at a time, to numpy."""
+    """`run(chains, *rows)` of all chains, `size` at a time, to numpy."""
     size = min(size, num_chains)
     parts = []
     for first in track(range(0, num_chains, size), doing, num_chains, size):
@@ -481,7 +481,7 @@ def _in_parts(num_chains, size, track, doing, run, *arrays):
 
 
 def _drawn_by(key, log_weights):
-    """As many rows, drawn by their weights, evenly (systematic resampling)."""
+    """The same number of rows, resampled by their weights (systematic resampling)."""
     weights = np.exp(np.asarray(log_weights, np.float64) - np.max(log_weights))
     start = float(jax.random.uniform(key, dtype=jnp.float32))
     places = (np.arange(len(weights)) + start) / len(weights)
@@ -492,12 +492,12 @@ def _drawn_by(key, log_weights):
 def bits_per_dimension(
     log_likelihood: chex.Numeric, num_dims: int, bin_width: float = 1.0
 ) -> chex.Numeric:
-    """`-(log p(x) + D log Δ) / (D log 2)`: bits for each number of x that is told to a bin of Δ.
+    """`-(log p(x) + D log Δ) / (D log 2)`: bits per dimension of x, quantized to bins of width Δ.
 
-    The log density of an 8-bit image's pixels counts in units of x, [-1, 1], and not of its 256
-    values, so that their distance belongs to it. For x with noise uniform over the bins the mean is
-    an upper bound of the bits of the 8-bit image itself. (L. Theis, A. van den Oord, M. Bethge, A
-    note on the evaluation of generative models, 2016.)
+    The log density of an 8-bit image is per unit of x, in [-1, 1], not per step of its 256 values,
+    so the width of a bin enters. For x with uniform noise over the bins the mean is an upper bound
+    of the bits of the 8-bit image itself. (L. Theis, A. van den Oord, M. Bethge, A note on the
+    evaluation of generative models, 2016.)
 
     Args:
       log_likelihood: of x, nats.

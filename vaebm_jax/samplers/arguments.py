@@ -1,4 +1,4 @@
-"""What samplers are given, checked in words. Of what is traced, the type and shape are known."""
+"""Checks of the samplers' arguments. Of traced values only the type and shape are checked."""
 
 import operator
 
@@ -12,7 +12,7 @@ def points(x: chex.Array, name: str = 'x') -> chex.Array:
     """`x` as a JAX array of one or more chains, `[B, ...]`.
 
     Raises:
-      TypeError: if it is no array of floating-point numbers.
+      TypeError: if it is not an array of floating-point numbers.
       ValueError: if it has no chains.
     """
     check_floats(name, x)
@@ -24,7 +24,7 @@ def points(x: chex.Array, name: str = 'x') -> chex.Array:
 
 
 def check_floats(name: str, x: chex.Array) -> None:
-    """Raises a TypeError unless `x` is an array of numbers that JAX computes with."""
+    """Raises a TypeError unless `x` is an array of floating-point numbers of 16, 32 or 64 bits."""
     if not isinstance(x, jax.Array | np.ndarray) or isinstance(x, np.ma.MaskedArray):
         raise TypeError(f'{name} must be an array of numbers, got {type(x).__name__}')
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize not in (2, 4, 8):
@@ -34,7 +34,7 @@ def check_floats(name: str, x: chex.Array) -> None:
 
 
 def whole_number(name: str, value: int, least: int = 0) -> int:
-    """A static number, such as of steps; a TypeError or ValueError unless `least` or more."""
+    """A static integer, at least `least`, such as a number of steps; else TypeError or ValueError."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -1,7 +1,7 @@
-"""The law of draws: noise belongs to a chain, and never to the device that computes it.
+"""One PRNG key per chain, independent of the device that computes the chain.
 
-Chain i draws from `fold_in(key, i)`, i being its index over all devices. So a run computes
-the same numbers on 1, 2, 4 and 8 devices, up to the order of sums.
+Chain i uses `fold_in(key, i)`, where i is its index over all devices. So a run computes the same
+numbers on 1, 2, 4 and 8 devices, up to the order of sums.
 """
 
 import zlib
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def is_one_a_chain(key: chex.PRNGKey) -> bool:
+def is_per_chain(key: chex.PRNGKey) -> bool:
     """Whether `key` is an array of keys `[B]` (typed, or raw as `[B, 2]`) rather than one."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return key.ndim == (1 if typed else 2)
@@ -33,26 +33,26 @@ def check_key(key: chex.PRNGKey) -> None:
 def check_one_key(key: chex.PRNGKey) -> None:
     """Raises a TypeError or ValueError unless `key` is one JAX key."""
     check_key(key)
-    if is_one_a_chain(key):
+    if is_per_chain(key):
         raise ValueError(f'key must be one key, got {len(key)}')
 
 
 def chain_keys(key: chex.PRNGKey, num_chains: int, first: chex.Numeric = 0) -> chex.PRNGKey:
-    """Keys `[num_chains]` of chains `first`, `first + 1`, ...; keys already one a chain stay."""
+    """Keys `[num_chains]` of chains `first`, `first + 1`, ...; keys per chain are left as they are."""
     check_key(key)
-    if is_one_a_chain(key):
+    if is_per_chain(key):
         if len(key) != num_chains:
-            raise ValueError(f'key must be one key or {num_chains}, one a chain, got {len(key)}')
+            raise ValueError(f'key must be one key or {num_chains}, one per chain, got {len(key)}')
         return key
     chains = first + jnp.arange(num_chains, dtype=jnp.int32)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, chains)
 
 
 def branch(key: chex.PRNGKey, name: str) -> chex.PRNGKey:
-    """The key of one use of a seed, such as 'generate', apart from all others.
+    """The key of one use of a seed, such as 'generate', distinct from all others.
 
-    In JAX `split(key)[i]` is `fold_in(key, i)`, so that two uses that begin with the same key and
-    small numbers draw the same. The numbers of names are all above 2³¹.
+    In JAX `split(key)[i]` is `fold_in(key, i)`, so two uses that start with the same key and small
+    numbers would get the same keys. The numbers of names are all above 2³¹.
     """
     return jax.random.fold_in(key, 2**31 | zlib.crc32(name.encode()))
 
@@ -65,16 +65,16 @@ def fold_in(keys: chex.PRNGKey, number: chex.Numeric) -> chex.PRNGKey:
 def normal(
     keys: chex.PRNGKey, shape: tuple[int, ...], dtype: chex.ArrayDType = jnp.float32
 ) -> chex.Array:
-    """Standard normal noise `[B, *shape]`, each row from its own chain's key.
+    """Standard normal noise `[B, *shape]`, each row from its chain's key.
 
-    Of `dtype`, or float32 where that has fewer bits: never of `jax_enable_x64`.
+    Of `dtype`, but at least float32; independent of `jax_enable_x64`.
     """
     dtype = _at_least_float32(dtype)
     return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
 
 
 def uniform(keys: chex.PRNGKey, dtype: chex.ArrayDType = jnp.float32) -> chex.Array:
-    """A number of [0, 1) from each chain's key, `[B]`, of `normal`'s types."""
+    """A uniform number in [0, 1) from each chain's key, `[B]`; types as in `normal`."""
     dtype = _at_least_float32(dtype)
     return jax.vmap(lambda key: jax.random.uniform(key, dtype=dtype))(keys)
 

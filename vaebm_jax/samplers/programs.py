@@ -1,9 +1,9 @@
-"""A sampler called again and again on the same energy is compiled once.
+"""A sampler called repeatedly on the same energy is compiled once.
 
-What is kept is found by what the energy computes, not by which function computes it: each call
-traces the energy anew, in milliseconds, so that a function whose closure, globals or object have
-changed is never served by its old program. Arrays that it closes over are arguments of the program,
-which holds on to none of them; those inside of a `jax.jit` of its own are constants, as there.
+Compiled programs are cached by the traced program of the energy, not by its function: each call
+traces the energy again, in milliseconds, so a function whose closure, globals or object have
+changed never gets an outdated program. Arrays that it closes over are arguments of the program,
+which keeps none of them; those inside a `jax.jit` within the energy are constants, as usual.
 """
 
 import functools
@@ -18,7 +18,7 @@ from jax.extend import core
 
 EnergyFn = Callable[[chex.Array], chex.Array]
 
-_NUM_KEPT = 32
+_NUM_CACHED = 32
 
 
 class TracedEnergy(NamedTuple):
@@ -37,7 +37,7 @@ class TracedEnergy(NamedTuple):
         return tuple(core.jaxpr_as_fun(self.program.replace(consts=self.constants))(x))
 
     def ignores_its_gradient(self) -> bool:
-        """Whether the energy depends on `x` and its derivative is 0 all the same, as of a round."""
+        """Whether the energy depends on `x` but its derivative is 0, as that of rounding."""
         jaxpr = self.program.jaxpr
         reached, zeros = set(jaxpr.invars), set()
         for eqn in jaxpr.eqns:
@@ -54,8 +54,8 @@ def energy_and_gradient(energy_fn: EnergyFn, x: chex.Array) -> tuple[chex.Array,
     """U(x), `[B]` nats, and ∇U(x), `[B, ...]`, of any energy.
 
     Raises:
-      TypeError: if it is no function of JAX arrays to floating-point energies.
-      ValueError: if it does not return one energy a chain.
+      TypeError: if it is not a function from JAX arrays to floating-point energies.
+      ValueError: if it does not return one energy per chain.
     """
     if isinstance(energy_fn, TracedEnergy):
         return energy_fn.energy_and_gradient(x)
@@ -86,30 +86,30 @@ def _check_energy(energy, energy_fn, x):
         more = jax.ShapeDtypeStruct((num_chains + 1, *shape), x.dtype)
         try:
             energy = jax.eval_shape(energy_fn, more)
-        except Exception:  # It may well be of these chains alone: they may have conditions.
+        except Exception:  # It may be defined only for these chains, such as with conditions.
             return
         if energy.shape != (num_chains + 1,):
             raise ValueError(f'{expected}, got shape {energy.shape} for {more.shape}')
 
 
 def trace(energy_fn: EnergyFn, x: chex.Array) -> TracedEnergy:
-    """An energy of arrays like `x`, `[B, ...]`, as it is at this moment."""
-    # A new function each time: JAX would answer the same one from its cache.
+    """Traces an energy of arrays like `x`, `[B, ...]`, as it is at this moment."""
+    # A new function each time: JAX would look up the same one in its cache.
     traced = jax.make_jaxpr(lambda x: energy_and_gradient(energy_fn, x))(x)
     return TracedEnergy(traced.replace(consts=[None] * len(traced.consts)), traced.consts)
 
 
 def run_compiled(run: Callable, energy_fn: EnergyFn, x: chex.Array, *arrays, **settings):
-    """`run(energy_fn, *arrays, **settings)` by a compiled program, kept for calls like this one.
+    """`run(energy_fn, *arrays, **settings)` as a compiled program, cached for similar calls.
 
-    Where an argument or the energy belongs to an outer transformation, `run` is a part of that.
+    If an argument or the energy is traced by an outer transformation, `run` becomes part of that.
 
     Args:
-      run: a function, always the same one.
+      run: a function, the same object in every call.
       energy_fn: U.
-      x: what U is evaluated at, or its shape and type.
-      *arrays: trees of arrays and numbers, which may be others at the next call.
-      **settings: what the program is compiled for, hashable.
+      x: a point at which U is evaluated, or its shape and type.
+      *arrays: trees of arrays and numbers, which may change from call to call.
+      **settings: static arguments, hashable.
     """
     if not _has_tracers(arrays):
         energy = trace(energy_fn, x)
@@ -123,7 +123,7 @@ def _has_tracers(tree):
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
-@functools.lru_cache(maxsize=_NUM_KEPT)
+@functools.lru_cache(maxsize=_NUM_CACHED)
 def _compile(run, program, settings):
     return jax.jit(
         lambda constants, *arrays: run(
@@ -133,7 +133,7 @@ def _compile(run, program, settings):
 
 
 class _Program:
-    """A closed jaxpr, equal to those that compute the same."""
+    """A closed jaxpr, equal to those with the same content."""
 
     def __init__(self, closed):
         self.closed = closed
@@ -147,7 +147,7 @@ class _Program:
 
 
 def _content(value):
-    """All that a jaxpr or a parameter in it says, as tuples; what is not known equals itself."""
+    """The content of a jaxpr or its parameter, as tuples; unknown objects equal only themselves."""
     if isinstance(value, (core.ClosedJaxpr, core.Jaxpr)):  # One class from JAX 0.12 on.
         constants, jaxpr = getattr(value, 'consts', ()), getattr(value, 'jaxpr', value)
         numbers = {}
@@ -182,14 +182,14 @@ def _content(value):
 
 
 def _parameters(eqn):
-    """An equation's parameters, but for rules of derivatives: none is taken any more."""
+    """An equation's parameters without custom derivative rules, which are no longer used."""
     if eqn.primitive.name.startswith(('custom_jvp', 'custom_vjp')):
         return _content(eqn.params['call_jaxpr'])
     return _content(eqn.params)
 
 
 class _Itself:
-    """Equal to what holds the same object, which lives as long."""
+    """Equal only for the same object, which is kept alive."""
 
     def __init__(self, value):
         self.value = value
