@@ -35,7 +35,7 @@ def of_64_pixels() -> c.Config:
         checkpoint_every=400,
         ema_decay=0.995,
         data=c.DataConfig(name='facades', image_size=64, load_size=72, num_channels=3, flip=True),
-        condition=c.ConditionConfig('center_hole', jitter=0.1, profiles=0.75),
+        condition=c.ConditionConfig('center_hole', jitter=0.1, edge_profiles=0.75),
         langevin=c.LangevinConfig(num_steps=5, step_size=0.003),
         energy=c.EnergyConfig(learning_rate=5e-4),
         vae=c.VAEConfig(

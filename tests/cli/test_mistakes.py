@@ -35,7 +35,7 @@ UNUSED_BY_VAE = {
     'warmup_steps': 5,
     'schedule.energy_steps': 5,
     'divergence.max_energy': 5,
-    'condition.moves': 'all',
+    'condition.updates': 'all',
 }
 
 # Any text is right for these, or is looked up on disk.
@@ -58,6 +58,10 @@ def settings():
         if kind is str and name not in FREE_TEXTS:
             yield [f'--config.{name}=other'], f'{name} must be one of '
         yield [f'--config.{name[:-1]}_=1'], f'there is no setting {name[:-1]}_'
+    for old, today in (('moves=all', 'updates'), ('side=0.5', 'hole_size')):
+        old, today = f'condition.{old}', f'condition.{today} now'
+        yield [f'--config.{old}'], f'{old.split("=")[0]} any more: it is {today}'
+    yield ['--config.condition.profiles', '0.5'], 'any more: it is condition.edge_profiles now'
     yield ['--config.langevin=1'], 'there is no setting langevin'
     yield ['--noconfig.data.flop'], 'there is no setting data.flop, but data.flip'
     yield ['--config.batch_size=1501'], 'batch_size must be at most the 1500 images of digits'
@@ -183,6 +187,11 @@ CONFIG_FILES = {
         'the file has no variants, or',
     ),
     'zero.py': ('def get_config():\n    return 1 / 0\n', 'zero.py, line 2: ZeroDivisionError: '),
+    'renamed.py': (
+        'from vaebm_jax import config as c\n\n\ndef get_config():\n'
+        "    return c.Config(condition=c.ConditionConfig('gray', moves='all'))\n",
+        "renamed.py, line 5: TypeError: ConditionConfig has no setting 'moves' any more: it is '",
+    ),
     'binary.py': ('\0\0', 'SyntaxError: '),
 }
 

@@ -10,6 +10,7 @@ import pytest
 from vaebm_jax import config as config_package
 from vaebm_jax.config import (
     FREE_ON_RESUME,
+    ConditionConfig,
     Config,
     LangevinConfig,
     cifar10_paper_network,
@@ -17,6 +18,7 @@ from vaebm_jax.config import (
     flatten,
     from_json,
     refuse_other_run,
+    renamed,
     to_json,
     validate,
 )
@@ -27,6 +29,35 @@ def test_json_keeps_everything():
     config = Config(seed=7, network=cifar10_paper_network())
     assert from_json(to_json(config)) == config
     assert hash(from_json(to_json(config))) == hash(config)
+
+
+RENAMED = {
+    'condition.moves': 'condition.updates',
+    'condition.profiles': 'condition.edge_profiles',
+    'condition.side': 'condition.hole_size',
+}
+
+
+def test_a_config_of_before_is_read_by_its_names():
+    assert renamed(Config()) == RENAMED
+    text = '{"seed": 3, "condition": {"moves": "all", "profiles": 0.75, "side": 0.4, "factor": 2}}'
+    condition = ConditionConfig(updates='all', edge_profiles=0.75, hole_size=0.4, factor=2)
+    assert from_json(text) == Config(seed=3, condition=condition)
+    both = '{"condition": {"side": 0.4, "hole_size": 0.5}}'
+    with pytest.raises(UserError, match='condition.side is condition.hole_size now, and both are'):
+        from_json(both)
+
+
+def test_a_name_of_before_is_told_todays():
+    config = Config()
+    with pytest.raises(AttributeError, match="'moves' any more: it is 'updates' now"):
+        config.condition.moves = 'all'
+    with pytest.raises(TypeError, match="'profiles' any more: it is 'edge_profiles' now"):
+        ConditionConfig('center_hole', profiles=0.5)
+    with pytest.raises(TypeError, match="'side' any more: it is 'hole_size' now"):
+        dataclasses.replace(config.condition, side=0.4)
+    with pytest.raises(TypeError, match="LangevinConfig has no setting 'moves'$"):
+        LangevinConfig(moves='all')
 
 
 @pytest.mark.parametrize(
@@ -50,8 +81,8 @@ def test_json_keeps_everything():
         ('data.num_channels', 2, 'data.num_channels must be 1 or 3, got 2'),
         ('condition.kind', 'hole', 'condition.kind must be one of none, center_hole, random_hole'),
         ('condition.kind', 'gray', 'data.num_channels must be 3 where condition.kind is gray'),
-        ('condition.moves', 'some', 'condition.moves must be one of hidden, all'),
-        ('condition.side', 1.0, r'condition.side must be in \(0, 1\)'),
+        ('condition.updates', 'some', 'condition.updates must be one of hidden, all'),
+        ('condition.hole_size', 1.0, r'condition.hole_size must be in \(0, 1\)'),
         ('vae.guess_weight', 1.0, 'vae.guess_weight must be 0 where condition.kind is none'),
         ('data.load_size', 7, 'data.load_size must be 0 or at least data.image_size = 8'),
         ('data.white_level', 200, 'data.white_level must be 0, or from 255 to 65535, got 200'),

@@ -46,7 +46,7 @@ def test_harmonic_fill_of_any_region_against_a_dense_solve():
 
 @pytest.mark.parametrize('kind', ['center_hole', 'random_hole', 'lower_half'])
 def test_rectangles_against_a_dense_solve(kind):
-    condition = make_condition(KEY, images(), ConditionConfig(kind, side=0.4, jitter=0.2))
+    condition = make_condition(KEY, images(), ConditionConfig(kind, hole_size=0.4, jitter=0.2))
     is_seen = np.asarray(seen_of(condition))[..., 0]
     for image, mask, hint in zip(images(), is_seen, hint_of(condition), strict=True):
         np.testing.assert_allclose(hint, dense_fill(image, mask), atol=1e-5)
@@ -62,7 +62,7 @@ def test_a_plane_is_filled_exactly():
 @pytest.mark.parametrize('kind', HOLES)
 @pytest.mark.parametrize('side', [0.25, 0.5])
 def test_masks_hide_the_share_that_they_claim(kind, side):
-    config = ConditionConfig(kind, side=side, jitter=0.1)
+    config = ConditionConfig(kind, hole_size=side, jitter=0.1)
     condition = make_condition(KEY, images(8, 32), config)
     hidden = 1.0 - np.asarray(seen_of(condition)).mean(axis=(1, 2, 3))
     np.testing.assert_array_equal(hidden, 0.5 if kind == 'lower_half' else side**2)
@@ -71,7 +71,7 @@ def test_masks_hide_the_share_that_they_claim(kind, side):
 @pytest.mark.parametrize('kind', HOLES)
 def test_what_is_hidden_does_not_leak(kind):
     """The condition of an image with other pixels where they are hidden is the same."""
-    config = ConditionConfig(kind, profiles=0.5)
+    config = ConditionConfig(kind, edge_profiles=0.5)
     condition = make_condition(KEY, images(), config)
     other = keep_seen(images()[::-1], condition)
     np.testing.assert_array_equal(make_condition(KEY, other, config), condition)
@@ -89,7 +89,7 @@ def test_draws_follow_the_global_index(kind):
 
 @pytest.mark.parametrize('kind', ['random_hole', 'free_form'])
 def test_every_image_has_its_own_hole(kind):
-    seen = np.asarray(seen_of(make_condition(KEY, images(), ConditionConfig(kind, side=0.3))))
+    seen = np.asarray(seen_of(make_condition(KEY, images(), ConditionConfig(kind, hole_size=0.3))))
     assert len(np.unique(seen.reshape(6, -1), axis=0)) > 3
 
 

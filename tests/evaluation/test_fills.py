@@ -50,7 +50,7 @@ def test_the_ridge_finds_what_the_surroundings_tell():
     images[:, :4] = color
     images += rng.normal(scale=0.01, size=images.shape)
     train, test = images[:200], images[200:]
-    condition = make_condition(KEY, test, ConditionConfig('center_hole', side=0.5))
+    condition = make_condition(KEY, test, ConditionConfig('center_hole', hole_size=0.5))
     filled = fills(condition, ConditionConfig('center_hole'), train)
     region = ~np.asarray(seen_of(condition))[..., 0]
     score = {name: psnr(test, result, region).mean() for name, result in filled.items()}
@@ -80,7 +80,7 @@ def test_profiles_go_on_behind_the_hole():
     images = np.broadcast_to(rows[None, :, None, None], (2, 64, 64, 3))
     errors = []
     for profiles in (0.0, 0.75):
-        config = ConditionConfig('random_hole', profiles=profiles)
+        config = ConditionConfig('random_hole', edge_profiles=profiles)
         condition = make_condition(KEY, jnp.asarray(images), config)
         errors.append(np.abs(hint_of(condition) - images)[~np.asarray(seen_of(condition))[..., 0]])
     assert errors[1].mean() < 0.5 * errors[0].mean()

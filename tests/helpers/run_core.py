@@ -70,7 +70,7 @@ CONFIGS = {
 } | {
     kind: dataclasses.replace(
         _BASE,
-        condition=ConditionConfig(kind=kind, profiles=profiles, jitter=jitter),
+        condition=ConditionConfig(kind=kind, edge_profiles=profiles, jitter=jitter),
         dtype=dtype,
     )
     for kind, profiles, jitter, dtype in (

@@ -70,7 +70,7 @@ CONFIGS = {
         num_chains=32,
         data=DataConfig(flip=True),
         vae=VAEConfig(truth_weight=1.0, guess_weight=1.0),
-        condition=ConditionConfig('random_hole', profiles=0.5),
+        condition=ConditionConfig('random_hole', edge_profiles=0.5),
         network=dataclasses.replace(CONFIG.network, decoder=(('down', 8, 3), ('up', 8, 3))),
     ),
 }

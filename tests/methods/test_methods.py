@@ -69,7 +69,7 @@ def test_unused_settings_change_nothing(tiny_config, tmp_path):
         vae=dataclasses.replace(config.vae, truth_weight=5.0, bound_weight=0.5, known_z_weight=2.0),
         network=network,
         schedule=dataclasses.replace(config.schedule, energy_steps=4),
-        condition=dataclasses.replace(config.condition, moves='all'),
+        condition=dataclasses.replace(config.condition, updates='all'),
         divergence=DivergenceConfig(max_energy=1e-12),
     )
     changed = {name for name, value in flatten(other).items() if value != flatten(config)[name]}
@@ -96,7 +96,7 @@ def test_training_names_what_it_does_not_use(tiny_config, tmp_path, capsys):
     assert line == (
         'not used by vae: num_chains, warmup_steps, langevin.*, energy.*, vae.bound_weight, '
         'vae.known_z_weight, vae.truth_weight, network.energy, network.energy_outputs, '
-        'schedule.energy_steps, condition.moves, divergence.max_energy'
+        'schedule.energy_steps, condition.updates, divergence.max_energy'
     )
     train(tiny_config, tmp_path / 'vaebm')
     assert 'not used' not in capsys.readouterr().err

@@ -100,10 +100,10 @@ def test_the_conditional_chain_samples_the_conditional_gaussian():
     np.testing.assert_allclose(np.cov(x[:, ~is_seen].T), covariance, atol=0.04 * deviation.max())
 
 
-@pytest.mark.parametrize('moves', ['hidden', 'all'])
-def test_what_is_seen_stays_bit_for_bit(moves):
+@pytest.mark.parametrize('updates', ['hidden', 'all'])
+def test_what_is_seen_stays_bit_for_bit(updates):
     config = hole_config()
-    config.condition.moves = moves
+    config.condition.updates = updates
     states, batch = shaken(jit_states(KEY, config)), batch_of(config)
     seen = np.asarray(seen_of(batch.condition))[..., 0]
     guess, refined = recover(KEY, states, config, batch.condition, num_recoveries=3)

@@ -58,7 +58,7 @@ def run(folder, tmp_path_factory):
         sample_every=0,
         checkpoint_every=0,
         data=DataConfig('folder', str(folder), image_size=16, load_size=20, num_channels=3),
-        condition=ConditionConfig('center_hole', jitter=0.1, profiles=0.5),
+        condition=ConditionConfig('center_hole', jitter=0.1, edge_profiles=0.5),
         langevin=LangevinConfig(num_steps=2),
         vae=VAEConfig(truth_weight=1.0, guess_weight=1.0),
         network=NetworkConfig(energy=table, encoder=table, decoder=U_NET),
@@ -136,7 +136,7 @@ def test_the_protocol_says_what_is_compared(run, tmp_path, monkeypatch, kind, wh
         recovery, 'image_parts', lambda *args: (read.append(x) or x for x in parts(*args))
     )
     states, config = load(run)
-    condition = dataclasses.replace(config.condition, kind=kind, jitter=0.0, profiles=0.0)
+    condition = dataclasses.replace(config.condition, kind=kind, jitter=0.0, edge_profiles=0.0)
     config = dataclasses.replace(config, condition=condition)
     monkeypatch.setattr(recovery.checkpoints, 'load', lambda *_: (states, config))
     (tmp_path / kind).mkdir()
@@ -154,7 +154,7 @@ def test_boxes_around_strokes_are_not_called_hidden():
 @pytest.mark.parametrize('kind', ['free_form', 'gray'])
 def test_without_a_ridge_no_training_image_is_needed(run, folder, tmp_path, monkeypatch, kind):
     states, config = load(run)
-    condition = dataclasses.replace(config.condition, kind=kind, jitter=0.0, profiles=0.0)
+    condition = dataclasses.replace(config.condition, kind=kind, jitter=0.0, edge_profiles=0.0)
     images = tmp_path / 'images'
     shutil.copytree(folder, images)
     for file in (images / 'train').iterdir():

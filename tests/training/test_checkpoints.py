@@ -5,11 +5,18 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from helpers.runs import assert_same_states
 
-from vaebm_jax.config import to_json
+from vaebm_jax.config import ConditionConfig, to_json
 from vaebm_jax.runtime.atomic_files import write_atomically
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.training.checkpoints import checkpoint_manager, damage, load, newest_whole
+from vaebm_jax.training.checkpoints import (
+    checkpoint_manager,
+    damage,
+    load,
+    load_config,
+    newest_whole,
+)
 from vaebm_jax.training.loop import train
 from vaebm_jax.training.metrics_file import MetricsFile
 
@@ -30,6 +37,28 @@ def test_load_says_what_is_missing(tiny_config, tmp_path):
     write_atomically(tmp_path / 'config.json', b'{"langevin": {"num_stepz": 1}}')
     with pytest.raises(UserError, match='no config field langevin.num_stepz'):
         load(tmp_path)
+
+
+def test_a_workdir_of_before_the_renaming_is_read_and_goes_on(tiny_config, tmp_path):
+    condition = ConditionConfig('random_hole', hole_size=0.4, updates='all')
+    config = dataclasses.replace(tiny_config, condition=condition)
+    config.schedule.name = 'constant'
+    uninterrupted = train(config, tmp_path / 'whole')
+    run = tmp_path / 'run'
+    train(dataclasses.replace(config, num_steps=4), run)
+    text = (run / 'config.json').read_text()
+    for before, today in ConditionConfig.RENAMED.items():
+        assert f'"{today}": ' in text
+        text = text.replace(f'"{today}": ', f'"{before}": ')
+    (run / 'config.json').write_text(text)
+    assert load(run)[1].condition == condition
+    start = dataclasses.replace(config, num_steps=1, init_from=str(run))
+    train(start, tmp_path / 'started')
+    with pytest.raises(UserError, match='condition.updates was .all., now .hidden.$'):
+        other = dataclasses.replace(condition, updates='hidden')
+        train(dataclasses.replace(config, condition=other), run)
+    assert_same_states(train(config, run), uninterrupted)
+    assert load_config(run) == config and '"moves"' not in (run / 'config.json').read_text()
 
 
 def damages(folder):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from vaebm_jax.cli import saved_config
-from vaebm_jax.config import KINDS, Config, flatten
+from vaebm_jax.config import KINDS, Config, flatten, renamed
 from vaebm_jax.runtime.atomic_files import at_home
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.training.checkpoints import load_config
@@ -102,8 +102,11 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
       flags.Error: for what is wrong with another flag.
     """
     kinds = {name: type(value) for name, value in flatten(Config()).items()}
+    today = renamed(Config())
     for argument in argv:
         name = re.match(r'--?(?:no)?config\.([^=]*)', argument)
+        if name and name[1] in today:
+            raise UserError(f'there is no setting {name[1]} any more: it is {today[name[1]]} now')
         if name and name[1] not in kinds:
             near = difflib.get_close_matches(name[1], kinds, 1)
             hint = f', but {near[0]}' if near else ': --help --config=FILE lists them'

@@ -19,7 +19,7 @@ from vaebm_jax.config.sections import (
     ScheduleConfig,
     VAEConfig,
 )
-from vaebm_jax.config.settings import Settings, described, flatten
+from vaebm_jax.config.settings import Settings, described, flatten, renamed
 from vaebm_jax.config.validate import CHOICES, KINDS, validate
 from vaebm_jax.runtime.errors import UserError
 
@@ -46,6 +46,7 @@ __all__ = [
     'recovery_network',
     'refuse_other_networks',
     'refuse_other_run',
+    'renamed',
     'to_json',
     'validate',
 ]

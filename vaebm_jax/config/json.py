@@ -16,8 +16,10 @@ def to_json(config: Config) -> str:
 def from_json(text: str) -> Config:
     """Reads what `to_json` wrote; a field left out has its default.
 
+    Fields may have the names that they had before (`Settings.RENAMED`).
+
     Raises:
-      UserError: if the text is no JSON object or names a field that there is not.
+      UserError: if the text is no JSON object or names a field that there is not, or one twice.
     """
     try:
         tree = json.loads(text)
@@ -32,7 +34,10 @@ def from_json(text: str) -> Config:
 
 def _fill(section: Any, tree: dict[str, Any], prefix: str) -> None:
     names = {setting.name for setting in dataclasses.fields(section)}
-    for name, value in tree.items():
+    for given, value in tree.items():
+        name = section.RENAMED.get(given, given)
+        if name != given and name in tree:
+            raise UserError(f'{prefix}{given} is {prefix}{name} now, and both are given')
         if name not in names:
             raise UserError(f'there is no config field {prefix}{name}')
         inner = getattr(section, name)

@@ -298,6 +298,8 @@ class ScheduleConfig(Settings):
 class ConditionConfig(Settings):
     """What of an image is seen, where the models are of the rest."""
 
+    RENAMED = {'side': 'hole_size', 'profiles': 'edge_profiles', 'moves': 'updates'}
+
     kind: str = setting(
         'none',
         'none: the models are of whole images; center_hole, random_hole (a square anywhere), '
@@ -305,10 +307,10 @@ class ConditionConfig(Settings):
         'colours and detail of them all.',
         ROW,
     )
-    side: float = setting(
+    hole_size: float = setting(
         0.5,
-        "of a hole, as a share of the image's; strokes hide the area of such a hole.",
-        Range('in (0, 1)', lambda side: 0 < side < 1),
+        "the side of a hole, as a share of the image's; strokes hide the area of such a hole.",
+        Range('in (0, 1)', lambda size: 0 < size < 1),
     )
     jitter: float = setting(
         0.0,
@@ -316,7 +318,7 @@ class ConditionConfig(Settings):
         "of the image's side.",
         Range('in [0, 0.5]', lambda jitter: 0 <= jitter <= 0.5),
     )
-    profiles: float = setting(
+    edge_profiles: float = setting(
         0.0,
         "center_hole, random_hole: factor of the edges' profiles in the hint. Rows of windows go "
         'on behind a hole: so much of what quickly changes along the strips beside, above and '
@@ -328,9 +330,9 @@ class ConditionConfig(Settings):
         'low_resolution: how many pixels a side become one.',
         Range('at least 2', lambda factor: factor >= 2),
     )
-    moves: str = setting(
+    updates: str = setting(
         'hidden',
-        'what the chain moves, hidden pixels or all; what is seen is put back at its end.',
+        'what the chain updates, hidden pixels or all; what is seen is put back at its end.',
         one_of('hidden', 'all'),
     )
 

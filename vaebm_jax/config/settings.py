@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 
 class Range(NamedTuple):
@@ -40,7 +40,24 @@ class Settings:
     the functions of this package call, are a first use: from then on an assignment is an error at
     any depth. `dataclasses.replace` makes a config with other settings, which can be changed again;
     so can a deep copy.
+
+    Attributes:
+      RENAMED: settings' names of before, each with that of today. A stored config is read by both;
+        whoever types one of before is told today's.
     """
+
+    RENAMED: ClassVar[dict[str, str]] = {}
+
+    def __new__(cls, *args, **settings):
+        for name in settings:
+            if name not in cls.__dataclass_fields__:
+                raise TypeError(cls._no_setting(name))
+        return super().__new__(cls)
+
+    @classmethod
+    def _no_setting(cls, name: str) -> str:
+        today = f' any more: it is {cls.RENAMED[name]!r} now' if name in cls.RENAMED else ''
+        return f'{cls.__name__} has no setting {name!r}{today}'
 
     def freeze(self) -> Self:
         """Ends the time in which settings can be assigned; returns the same object."""
@@ -53,7 +70,7 @@ class Settings:
     def __setattr__(self, name: str, value: Any) -> None:
         kind = type(self).__name__
         if name not in self.__dataclass_fields__:
-            raise AttributeError(f'{kind} has no setting {name!r}')
+            raise AttributeError(self._no_setting(name))
         if '_is_frozen' in vars(self):
             raise dataclasses.FrozenInstanceError(
                 f'{kind}.{name} cannot be set any more: this config was used, and compiled '
@@ -92,6 +109,16 @@ def described(section: Settings) -> dict[str, tuple[dataclasses.Field, Any]]:
         else:
             flat[field.name] = field, value
     return flat
+
+
+def renamed(section: Settings) -> dict[str, str]:
+    """Names of before to those of today, both dotted."""
+    names = dict(section.RENAMED)
+    for name, inner in vars(section).items():
+        if isinstance(inner, Settings):
+            pairs = renamed(inner).items()
+            names |= {f'{name}.{before}': f'{name}.{today}' for before, today in pairs}
+    return names
 
 
 def flatten(section: Settings) -> dict[str, Any]:

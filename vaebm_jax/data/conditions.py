@@ -113,13 +113,13 @@ def _center_hole(keys, image, config):
     center = (np.int32(size) - np.int32(shape)) // 2
     reach = np.round(np.float32(config.jitter) * np.float32(size)).astype(np.int32)
     draw = lambda key: jnp.clip(center + _offset(key, -reach, reach), 1, last)
-    return from_rectangles(image, jax.vmap(draw)(keys), shape, config.profiles)
+    return from_rectangles(image, jax.vmap(draw)(keys), shape, config.edge_profiles)
 
 
 def _random_hole(keys, image, config):
     shape, last = _hole(image, config)
     corners = jax.vmap(lambda key: _offset(key, 1, last))(keys)
-    return from_rectangles(image, corners, shape, config.profiles)
+    return from_rectangles(image, corners, shape, config.edge_profiles)
 
 
 def _hole(image, config):
@@ -128,7 +128,7 @@ def _hole(image, config):
     A hole keeps at least one seen pixel around it.
     """
     size = image.shape[1:3]
-    shape = tuple(min(max(1, round(config.side * pixels)), pixels - 2) for pixels in size)
+    shape = tuple(min(max(1, round(config.hole_size * pixels)), pixels - 2) for pixels in size)
     return shape, np.int32(size) - np.int32(shape) - 1
 
 
@@ -147,7 +147,7 @@ def _lower_half(keys, image, config):
 
 
 def _free_form(keys, image, config):
-    return from_mask(image, free_form(keys, image.shape[1:3], config.side))
+    return from_mask(image, free_form(keys, image.shape[1:3], config.hole_size))
 
 
 def _gray(keys, image, config):
@@ -204,7 +204,7 @@ def free_form(keys: chex.PRNGKey, size: tuple[int, int], side: float) -> chex.Ar
 
 
 def of_mask(image: np.ndarray, is_seen: np.ndarray, config: ConditionConfig) -> np.ndarray:
-    """The condition `[1, H, W, C + 1]` of one image: with the config's profiles if a box is hidden.
+    """The condition `[1, H, W, C + 1]` of one image: with edge profiles if a box is hidden.
 
     Of another region the hint is the harmonic fill.
 
@@ -221,7 +221,7 @@ def of_mask(image: np.ndarray, is_seen: np.ndarray, config: ConditionConfig) -> 
     )
     if has_rim and (~is_seen).sum() == shape[0] * shape[1]:
         corner = np.array([[rows[0], columns[0]]])
-        return from_rectangles(image[None], corner, shape, config.profiles)
+        return from_rectangles(image[None], corner, shape, config.edge_profiles)
     return from_mask(image[None], is_seen[None])
 
 
@@ -249,7 +249,7 @@ class Condition(NamedTuple):
         `[B, H, W, C]`, or to None; called while compiling.
       of_mask: `(image, is_seen, config)`, as the function `of_mask`: the same of one image and a
         user's own mask; None: no pixel is hidden, and there are no masks.
-      is_harmonic: the hint, but for the config's profiles, is the harmonic fill.
+      is_harmonic: the hint, but for edge profiles, is the harmonic fill.
       is_centered: outside training a rectangle in the middle is hidden, seen all around.
       needs: what other settings must be: goes through the wrong ones of a config, each
         `(field, what would be right)`.

@@ -40,7 +40,7 @@ def fills(
     means = np.sum(hint * is_seen, axis=(1, 2), keepdims=True) / counts
     kind = CONDITIONS[config.kind]
     if kind.is_harmonic:
-        harmonic = fixed_condition(hint, dataclasses.replace(config, profiles=0.0))
+        harmonic = fixed_condition(hint, dataclasses.replace(config, edge_profiles=0.0))
     else:
         harmonic = from_mask(hint, is_seen[..., 0])
     filled = {
@@ -49,7 +49,7 @@ def fills(
         'fill_harmonic': np.asarray(hint_of(harmonic)),
         'fill_biharmonic': biharmonic(hint, is_seen[..., 0]),
     }
-    if config.profiles or not kind.is_harmonic:
+    if config.edge_profiles or not kind.is_harmonic:
         filled['fill_hint'] = hint
     if kind.is_centered and train_images is not None:
         filled['fill_ridge'] = EdgeRidge(train_images, config)(hint)
@@ -82,7 +82,7 @@ class EdgeRidge:
         config: ConditionConfig,
         alpha: float = 1000.0,
     ):
-        self.config = dataclasses.replace(config, profiles=0.75)
+        self.config = dataclasses.replace(config, edge_profiles=0.75)
         parts = [images] if isinstance(images, np.ndarray) else images
         count = 0
         for part in parts:

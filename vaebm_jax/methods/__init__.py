@@ -91,7 +91,7 @@ METHODS = {
             'network.energy',
             'network.energy_outputs',
             'schedule.energy_steps',
-            'condition.moves',
+            'condition.updates',
             'divergence.max_energy',
         ),
     ),

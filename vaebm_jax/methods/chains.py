@@ -53,13 +53,13 @@ def run_chain(
     Args:
       key: one key, or one a chain.
       energy: the model.
-      config: `config.langevin` is the chain, `config.condition.moves` what it moves.
+      config: `config.langevin` is the chain, `config.condition.updates` what it updates.
       x: where the chains start, `[B, H, W, C]`.
       num_steps: T.
       condition: `[B, H, W, C + 1]`, or None.
       first_step: how many steps the chains have behind them.
     """
-    hides = condition is not None and config.condition.moves == 'hidden'
+    hides = condition is not None and config.condition.updates == 'hidden'
     refined, info = langevin_sample(
         key,
         energy_of(energy, config, condition),
