@@ -48,15 +48,13 @@ import optax
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 from flax.traverse_util import flatten_dict, unflatten_dict
-from sklearn.metrics import pairwise_distances
 
 from vaebm_jax import generate, load
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.data.loading import block_means
 from vaebm_jax.evaluation.metrics import Moments, frechet_distance
+from vaebm_jax.evaluation.precision_recall import NUM_NEIGHBORS, precision_and_recall
 from vaebm_jax.runtime.atomic_files import write_json
-
-NUM_NEIGHBORS = 3
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list('workdir', [], 'Folders of the trained runs, comma separated.')
@@ -214,19 +212,6 @@ def predict(params, images, chunk_size=1000):
     ]
     probabilities, features = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     return probabilities, features
-
-
-def precision_and_recall(features, reference):
-    """Returns the share of features near the reference, and of the reference near the features."""
-    features, reference = features.astype(np.float64), reference.astype(np.float64)
-    across = pairwise_distances(features, reference)
-    radii, reference_radii = (
-        np.sort(pairwise_distances(points), axis=1)[:, NUM_NEIGHBORS]
-        for points in (features, reference)
-    )
-    precision = (across <= reference_radii).any(axis=1).mean()
-    recall = (across.T <= radii).any(axis=1).mean()
-    return float(precision), float(recall)
 
 
 def at_size_of(images, samples):

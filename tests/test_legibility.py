@@ -1,59 +1,39 @@
-"""benchmarks/legibility.py: precision and recall of sets whose overlap is known."""
+"""benchmarks/legibility.py: the scores of a set of images, from probabilities and features."""
 
 import json
 import subprocess
 import sys
 
 import numpy as np
-import pytest
 from helpers.commands import ROOT
 
-BENCHMARKS = ROOT / 'benchmarks'
 # In a process of its own: its flags have the names of main's.
 PROGRAM = """
 import json, sys
 import numpy as np
-from legibility import precision_and_recall
-arrays = np.load(sys.argv[1])
-pairs = zip(arrays['features'], arrays['reference'], strict=True)
-print(json.dumps([precision_and_recall(*pair) for pair in pairs]))
+from legibility import legibility
+with np.load(sys.argv[1]) as arrays:
+    print(json.dumps(legibility(**arrays)))
 """
 
 
-@pytest.fixture(scope='module')
-def scores(tmp_path_factory):
-    generator = np.random.default_rng(0)
-    here = generator.normal(size=(50, 8))
-    there = here + 100.0
-    near, far, both = (
-        np.concatenate(pair) for pair in ((here, here), (there, there), (here, there))
+def test_scores_of_images_of_one_cluster_of_two(tmp_path):
+    here = np.random.default_rng(0).normal(size=(50, 8))
+    np.savez(
+        tmp_path / 'arrays.npz',
+        probabilities=np.eye(10)[np.arange(100) % 4],
+        features=np.concatenate((here, here)),
+        reference=np.concatenate((here, here + 100.0)),
     )
-    features = [near, near, near, both]
-    reference = [near, far, both, near]
-    path = tmp_path_factory.mktemp('features') / 'features.npz'
-    np.savez(path, features=features, reference=reference)
-    output = subprocess.run(
-        [sys.executable, '-c', PROGRAM, path],
-        cwd=BENCHMARKS,
+    done = subprocess.run(
+        [sys.executable, '-c', PROGRAM, tmp_path / 'arrays.npz'],
+        cwd=ROOT / 'benchmarks',
         check=True,
         capture_output=True,
         text=True,
-    ).stdout
-    names = ['the same', 'elsewhere', 'one cluster of two', 'two of one']
-    return dict(zip(names, json.loads(output), strict=True))
-
-
-def test_the_same_images_score_one(scores):
-    assert scores['the same'] == [1.0, 1.0]
-
-
-def test_images_elsewhere_score_nothing(scores):
-    assert scores['elsewhere'] == [0.0, 0.0]
-
-
-def test_what_is_never_drawn_is_missing_from_recall_alone(scores):
-    assert scores['one cluster of two'] == [1.0, 0.5]
-
-
-def test_what_is_drawn_beside_the_data_is_missing_from_precision_alone(scores):
-    assert scores['two of one'] == [0.5, 1.0]
+    )
+    scores = json.loads(done.stdout)
+    assert (scores['precision'], scores['recall']) == (1.0, 0.5)
+    assert scores['frechet_distance'] > 8 * 50.0**2  # Means 50 apart in each of 8 features.
+    assert scores['class_shares'] == [0.25] * 4 + [0.0] * 6
+    assert (scores['share_p99'], scores['smallest_class_share']) == (1.0, 0.0)

@@ -142,5 +142,6 @@ def test_a_disk_that_is_full_later_and_a_damaged_cache(tmp_path, weights, capsys
     (tmp_path / 'cache' / file.with_suffix('.parts').name).touch()  # In the way of the parts.
     blocked = scores.reference_statistics(loaded, images, tmp_path / 'cache')
     assert capsys.readouterr().err.count('not cached') == 1
-    for moments in (again, blocked):
-        np.testing.assert_array_equal(moments[64].products, first[64].products)
+    for known in (again, blocked):
+        np.testing.assert_array_equal(known.moments[64].products, first.moments[64].products)
+        np.testing.assert_array_equal(known.features, first.features)

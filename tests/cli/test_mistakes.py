@@ -335,7 +335,7 @@ def groups():
 
 def test_the_docs_count_them():
     number = sum(len(cases) for cases in groups().values())
-    assert f'`tests/cli/test_mistakes.py` has {number} of them' in (
+    assert f'`tests/cli/test_mistakes.py` has {number} mistakes' in (
         ROOT / 'docs' / 'reliability.md'
     ).read_text().replace('\n', ' ')
 

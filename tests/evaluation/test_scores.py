@@ -13,6 +13,7 @@ from vaebm_jax import load
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.evaluation import sample_cache, scores
 from vaebm_jax.evaluation.inception import load_inception
+from vaebm_jax.evaluation.precision_recall import precision_and_recall
 from vaebm_jax.evaluation.scores import Scores, reference_statistics
 from vaebm_jax.runtime import log
 from vaebm_jax.runtime.errors import UserError
@@ -66,7 +67,10 @@ def test_evaluate_names_its_numbers(tiny_config, run, weights, tmp_path):
         assert (row['num_samples'], row['langevin_steps']) == (20, steps)
         assert (row['reference_split'], row['reference_size']) == ('test', 100)
         assert row['fd_64'] > 0 and 'fid' not in row and 'inception_score' not in row
-        assert row['warning'].startswith('20 images are too few for 64 features')
+        assert 0.0 <= row['precision'] <= 1.0 and 0.0 <= row['recall'] <= 1.0
+        few, rough = row['warning'].split('take more than 64; ')
+        assert few.startswith('20 images are too few for 64 features')
+        assert rough.startswith('precision and recall of 20 images are uncertain by up to 0.11')
     assert not (run / 'samples' / 'parts').exists()
 
 
@@ -114,8 +118,9 @@ def test_real_images_are_read_once(weights, tmp_path, monkeypatch):
     first = reference_statistics(inception, images, tmp_path)
     monkeypatch.setattr(scores, 'features_of', None)
     again = reference_statistics(inception, images.copy(), tmp_path)
-    np.testing.assert_array_equal(first[64].products, again[64].products)
-    assert again[64].count == 30
+    np.testing.assert_array_equal(first.moments[64].products, again.moments[64].products)
+    np.testing.assert_array_equal(first.features, again.features)
+    assert again.count == 30 and again.features[0].shape == (30, 64)
     for changed in (
         (inception, images[:29]),
         (inception, images.reshape(30, 4, 16, 1)),
@@ -148,7 +153,8 @@ def test_features_go_on_after_an_interruption(weights, tmp_path, monkeypatch):
         reference_statistics(inception, images, tmp_path / 'cut')
     again = reference_statistics(inception, images, tmp_path / 'cut')
     assert len(calls) == 10 + 12  # Of 20 batches, 8 were kept.
-    np.testing.assert_array_equal(again[64].products, whole[64].products)
+    np.testing.assert_array_equal(again.moments[64].products, whole.moments[64].products)
+    np.testing.assert_array_equal(again.features, whole.features)
     assert [path.suffix for path in (tmp_path / 'cut').iterdir()] == ['.npz']
 
 
@@ -158,10 +164,57 @@ def test_the_name_of_a_number_says_what_it_is():
     gathered = Scores()
     logits = 1000.0 * np.eye(1008)[np.arange(40) % 4]
     gathered.add({64: rng.normal(size=(40, 64)), 2048: rng.normal(size=(40, 2048)), 1008: logits})
-    result = gathered.against(gathered.moments)
-    assert sorted(result) == ['fd_64', 'fid', 'inception_score', 'inception_score_std', 'warning']
+    result = gathered.against(gathered)
+    assert sorted(result) == [
+        *('fd_64', 'fid', 'inception_score', 'inception_score_std', 'precision', 'recall'),
+        'warning',
+    ]
     assert abs(result['fid']) < 1e-3
     np.testing.assert_allclose(result['inception_score'], 4.0, rtol=1e-6)
+
+
+def scores_of(features, parts=1):
+    gathered = Scores()
+    for part in np.array_split(features, parts):
+        gathered.add({64: part[:, :64], 192: part})
+    return gathered
+
+
+def test_precision_and_recall_are_of_the_widest_features_and_as_many_images_of_either(monkeypatch):
+    """The first, whatever the parts that they come in, and no more than are needed."""
+    monkeypatch.setattr(scores, 'MAX_IMAGES', 30)
+    rng = np.random.default_rng(0)
+    samples, real = np.zeros((40, 192)), np.zeros((36, 192))
+    real[:, :64] = 1.0  # By these 64 alone, both would be 0.
+    samples[:, -4:], real[:, -4:] = 30.0 * rng.normal(size=(40, 4)), 30.0 * rng.normal(size=(36, 4))
+    found = scores_of(samples, 7).against(scores_of(real, 2))
+    expected = precision_and_recall(samples[:30], real[:30])
+    assert (found['precision'], found['recall']) == expected and min(expected) > 0
+    found = scores_of(samples, 7).against(scores_of(real[:20]))
+    assert (found['precision'], found['recall']) == precision_and_recall(samples[:20], real[:20])
+
+
+def test_without_third_neighbours_there_is_a_warning_in_their_place():
+    rng = np.random.default_rng(0)
+    real = scores_of(rng.normal(size=(300, 192)))
+    found = scores_of(rng.normal(size=(3, 192))).against(real)
+    assert 'precision' not in found and 'recall' not in found
+    assert found['warning'].endswith('; precision and recall need at least 4 images, got 3')
+    assert 'precision' in scores_of(rng.normal(size=(4, 192))).against(real)
+
+
+def test_enough_images_are_no_warning():
+    real = scores_of(np.random.default_rng(0).normal(size=(1000, 192)))
+    assert 'warning' not in real.against(real)
+
+
+def test_what_earlier_versions_kept_of_real_images_is_no_obstacle(weights, tmp_path):
+    """They kept the moments alone, in a file of another name."""
+    inception = load_inception(weights)
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
+    old = tmp_path / f'reference-{scores.fingerprint((inception, images))[:24]}.npz'
+    np.savez(old, count_64=1, total_64=np.zeros(64), products_64=np.zeros((64, 64)))
+    assert reference_statistics(inception, images, tmp_path).count == 30
 
 
 def test_checkpoints_of_other_networks_are_refused(tiny_config, run):

@@ -164,7 +164,8 @@ FLAGS = (
         str,
         None,
         'Weights of Inception-v3, a file that tools/inception_weights.py writes. They give the '
-        'Frechet distances and the Inception score. Default: none, and without these scores.',
+        'Frechet distances, precision, recall and the Inception score. Default: none, and without '
+        'these scores.',
         ('evaluate',),
         value='FILE',
         runs=(_IMAGES,),
@@ -173,7 +174,7 @@ FLAGS = (
         'reference_split',
         ('train', 'test'),
         'train',
-        'The real images that Frechet distances compare samples with.',
+        'The real images that Frechet distances, precision and recall compare samples with.',
         ('evaluate',),
         runs=(_IMAGES, _UNCONDITIONAL),
         needs='inception_weights',

@@ -16,6 +16,7 @@ from vaebm_jax.data.loading import check_splits, first_images
 from vaebm_jax.evaluation.diagnostics import diagnose
 from vaebm_jax.evaluation.inception import NUM_CLASSES, Weights, inception_features, load_inception
 from vaebm_jax.evaluation.metrics import Moments, frechet_distance, inception_score
+from vaebm_jax.evaluation.precision_recall import MAX_IMAGES, NUM_NEIGHBORS, precision_and_recall
 from vaebm_jax.evaluation.sample_cache import Draws, fingerprint
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.models.apply import averaged
@@ -30,6 +31,7 @@ _LENGTHS = {'refined': 1}  # Langevin steps of a sampler, in training lengths, w
 _BATCH = 64  # Images a call of Inception-v3 and device.
 _CPU_BATCH = 8  # There: what lies between its layers is small enough to be held from call to call.
 _MAX_DIAGNOSED = 1000
+_FEW = 1000  # Images whose precision and recall are uncertain by more than 0.016.
 
 
 def evaluate(
@@ -52,11 +54,12 @@ def evaluate(
       config: of the run; `config.langevin` may differ from it.
       workdir: of the run; `evaluation.json` is written there.
       num_samples: by each sampler.
-      inception_weights: the file of `load_inception`; without it there are no Frechet distances.
+      inception_weights: the file of `load_inception`; without it there are no Frechet distances,
+        no precision and no recall.
       reference_split: which real images the samples are compared with.
       num_reference: how many of them, from the first on; the authors took 10,000.
-      cache: folder that keeps the statistics of real images, found again by their content; None:
-        the workdir.
+      cache: folder that keeps the statistics and features of real images, found again by their
+        content; None: the workdir.
       step: which checkpoint; None: the newest.
       ema: draw with the averaged parameters.
 
@@ -100,7 +103,7 @@ def evaluate(
                 images = first_images(config.data, reference_split, num_reference)
                 refuse_too_few(images, reference_split, '--inception_weights')
                 reference = reference_statistics(weights, images, cache or workdir)
-            about = {'reference_split': reference_split, 'reference_size': _count(reference)}
+            about = {'reference_split': reference_split, 'reference_size': reference.count}
         kept = {name: [] for name in samplers}
         with timed('drawing'):
             for part in draws:
@@ -122,8 +125,10 @@ def evaluate(
                 'num_samples': num_samples,
                 'langevin_steps': lengths * config.langevin.num_steps,
             }
-            if weights is not None:
-                result[name] |= about | scores[name].against(reference)
+        if weights is not None:
+            with timed('comparison with real images'):
+                for name in samplers:
+                    result[name] |= about | scores[name].against(reference)
         if has_energy(config):
             samples = {name: np.concatenate(parts) for name, parts in kept.items()}
             count = min(num_samples, _MAX_DIAGNOSED)
@@ -148,35 +153,66 @@ def refuse_too_few(images: np.ndarray, split: str, flag: str) -> None:
 
 
 class Scores:
-    """Moments of the features of images, and their class logits where the network has them."""
+    """What the scores of images are computed from, gathered from their features.
+
+    Attributes:
+      moments: of the features, by width.
+      features: the widest themselves, parts `[n, D]`, until there are `MAX_IMAGES`.
+      logits: of the classes, parts `[n, 1008]`, where the network has them.
+    """
 
     def __init__(self):
-        self.moments, self.logits = {}, []
+        self.moments, self.features, self.logits = {}, [], []
+
+    @property
+    def count(self) -> int:
+        """How many images."""
+        return next(iter(self.moments.values())).count
 
     def add(self, features: dict[int, np.ndarray]) -> None:
         """Takes in the features of some images, by width."""
+        is_room = not self.moments or self.count < MAX_IMAGES
         for width, values in features.items():
             if width == NUM_CLASSES:
                 self.logits.append(values)
             else:
                 self.moments.setdefault(width, Moments.empty(width)).add(values)
+        if is_room:
+            self.features.append(features[max(self.moments)])
 
-    def against(self, reference: dict[int, Moments]) -> dict:
-        """The scores, named by what they are."""
-        result = {}
+    def against(self, reference: 'Scores') -> dict:
+        """The scores, named by what they are.
+
+        Precision and recall are by the widest features, of as many images of either, the first.
+        Where there are too few images for a score, `warning` says so.
+        """
+        result, warnings = {}, []
         for width, moments in self.moments.items():
             name = 'fid' if width == 2048 else f'fd_{width}'
-            result[name] = frechet_distance(moments, reference[width])
+            result[name] = frechet_distance(moments, reference.moments[width])
         if self.logits:
             logits = np.concatenate(self.logits)
             result['inception_score'], result['inception_score_std'] = inception_score(logits)
-        widest, count = max(self.moments), min(_count(self.moments), _count(reference))
+        widest, count = max(self.moments), min(self.count, reference.count)
         if count <= widest:
-            result['warning'] = (
+            warnings.append(
                 f'{count} images are too few for {widest} features: their covariance is singular, '
                 f'and the distance is too large; take more than {widest}'
             )
-        return result
+        if count > NUM_NEIGHBORS:
+            first = min(count, MAX_IMAGES)
+            sets = (np.concatenate(scores.features)[:first] for scores in (self, reference))
+            result['precision'], result['recall'] = precision_and_recall(*sets)
+            if count < _FEW:
+                warnings.append(
+                    f'precision and recall of {count} images are uncertain by up to '
+                    f'{0.5 / np.sqrt(count):.2g}; take {_FEW:,} or more'
+                )
+        else:
+            warnings.append(
+                f'precision and recall need at least {NUM_NEIGHBORS + 1} images, got {count}'
+            )
+        return result | ({'warning': '; '.join(warnings)} if warnings else {})
 
 
 def features_of(
@@ -217,14 +253,14 @@ def features_of(
     return {int(name): values for name, values in features.items()}
 
 
-def reference_statistics(
-    weights: Weights, images: np.ndarray, cache: str | os.PathLike
-) -> dict[int, Moments]:
-    """Moments of real images' features by width, kept in `cache` under a hash of both.
+def reference_statistics(weights: Weights, images: np.ndarray, cache: str | os.PathLike) -> Scores:
+    """What the scores need of real images, kept in `cache` under a hash of weights and images.
 
+    That are the moments of the features by width, and the widest features of the first images.
     Where that cannot be written, they are computed all the same, and one line says so.
     """
-    path = at_home(cache) / f'reference-{_fingerprint(weights, images)}.npz'
+    # Files named `reference-` are of earlier versions, and have the moments alone.
+    path = at_home(cache) / f'real-images-{_fingerprint(weights, images)}.npz'
     parts = path.with_suffix('.parts')
     is_said = False
 
@@ -246,7 +282,7 @@ def reference_statistics(
         with log.counted('features of real images', 'images', total) as advance:
             for first in range(0, total, size):
                 scores.add(features_of(weights, images[first : first + size], parts, advance, keep))
-        return {
+        return {'features': np.concatenate(scores.features)[:MAX_IMAGES]} | {
             f'{name}_{width}': np.asarray(getattr(moments, name))
             for width, moments in scores.moments.items()
             for name in ('count', 'total', 'products')
@@ -254,13 +290,13 @@ def reference_statistics(
 
     arrays = keep(path, compute)
     shutil.rmtree(parts, ignore_errors=True)
-    widths = sorted({int(name.split('_')[1]) for name in arrays})
-    return {
-        width: Moments(
+    scores = Scores()
+    scores.features = [arrays.pop('features')]
+    for width in sorted({int(name.split('_')[1]) for name in arrays}):
+        scores.moments[width] = Moments(
             int(arrays[f'count_{width}']), arrays[f'total_{width}'], arrays[f'products_{width}']
         )
-        for width in widths
-    }
+    return scores
 
 
 def _fingerprint(weights, images):
@@ -286,7 +322,3 @@ def table(result: dict, samplers: Iterable[str]) -> list[str]:
     if 'warning' in first:
         lines.append('warning: ' + first['warning'])
     return lines
-
-
-def _count(moments):
-    return next(iter(moments.values())).count

@@ -92,16 +92,17 @@ def evaluate_recovery(
 
     The samplers are `ancestral` (a first guess each), `refined` (the same revised), `mean` of an
     image's refined recoveries, `mean_ancestral` of its guesses, `best` of the refined in PSNR of
-    the hole, and every `fill_<name>`. Frechet distances compare the completed holes, cut out where
-    all are of one size, with the same images' own. Of a method without an energy there are
-    `ancestral`, the `mean` of the ancestral recoveries and the `best` of them.
+    the hole, and every `fill_<name>`. Frechet distances, precision and recall compare the completed
+    holes, cut out where all are of one size, with the same images' own. Of a method without an
+    energy there are `ancestral`, the `mean` of the ancestral recoveries and the `best` of them.
 
     Args:
       config: of the run; `config.langevin` and the condition's kind may differ from it.
       workdir: of the run; `evaluation.json` is written there.
       num_samples: images, from the first on; None: all of the split.
       num_recoveries: K of each image.
-      inception_weights: the file of `load_inception`; without it there are no Frechet distances.
+      inception_weights: the file of `load_inception`; without it there are no Frechet distances,
+        no precision and no recall.
       split: train, val or test.
       step: which checkpoint; None: the newest.
       ema: draw with the averaged parameters.
@@ -148,7 +149,7 @@ def evaluate_recovery(
         if weights is not None:
             scores = Scores()
             scores.add(features_of(weights, cut(images)))
-            result[name] |= scores.against(reference.moments)
+            result[name] |= scores.against(reference)
     write_json(workdir / 'evaluation.json', result)
     for line in table(result, tuple(completed)):
         log.say(line)
