@@ -1,11 +1,12 @@
 """The page of a run: whole, by itself, and looked at in a browser."""
 
-import base64
 import dataclasses
+import html
 import html.parser
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -16,6 +17,7 @@ from helpers.configs import tiny
 from helpers.runs import train
 from PIL import Image
 
+from vaebm_jax.config import to_json
 from vaebm_jax.evaluation.scores import evaluate
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks.images import sample
@@ -67,7 +69,11 @@ def test_what_is_missing_is_named_with_its_command(run):
     for mode in ('sample', 'evaluate'):
         assert f'python -m vaebm_jax.main --workdir={folder} --mode={mode}' in page.text
     assert 'langevin.num_steps' in page.text
-    assert len(page.sources) == 3  # Two pictures of the training, and the curves.
+    kinds = [source.split(';')[0] for source in page.sources]
+    # Two pictures of the training, and the curves.
+    assert kinds[:2] == ['data:image/png'] * 2 and set(kinds[2:]) == {'data:image/svg+xml'}
+    for name in ('energy of samples - of data (nats)', 'distortion', 'langevin/energy_drop'):
+        assert name in page.text
     assert 'script' not in page.tags
 
 
@@ -86,7 +92,8 @@ def test_the_page_has_the_numbers_and_pictures_of_the_run(run, tmp_path):
     assert f'{result["diagnostics"]["energies"]["train"]["mean"]:.4g}' in page.text
     assert 'uniform noise' in page.text and 'not drawn yet' not in page.text
     kinds = [source.split(';')[0] for source in page.sources]
-    assert kinds == ['data:image/png'] * 6 + ['data:image/svg+xml'] * 2
+    assert kinds[:6] == ['data:image/png'] * 6 and set(kinds[6:]) == {'data:image/svg+xml'}
+    assert 'Energies of sets of images and of samples' in page.text
     # Nothing is fetched: no address but the names of SVG's own vocabulary, inside the data.
     assert not re.search(r'https?://|url\(|@import', text)
 
@@ -113,8 +120,39 @@ def test_a_rollback_is_no_row_of_numbers_and_the_first_has_no_speed(run, tmp_pat
     for rows in ([first, second, event], [second, first]):
         path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
         page = Page(write_report(tmp_path / 'run').read_text())
-        curves = base64.b64decode(page.sources[-1].partition('base64,')[2]).decode()
-        assert '<!-- images_per_second -->' in curves and '<!-- event -->' not in curves
+        panels = page.text.partition('By training step.')[2].partition('The energy')[0].split()
+        assert 'images_per_second' in panels and 'event' not in panels
+
+
+def test_names_and_values_are_text_whatever_they_are(run, tmp_path):
+    """Of the folder, the config, the metrics and the scores: none is taken for HTML."""
+    config, folder = run
+    script = '<script>alert("1")</script>'
+    workdir = tmp_path / '<script>alert(2)<' / 'script>'  # A name has no slash.
+    workdir.parent.mkdir()
+    shutil.copytree(folder, workdir)
+    config = dataclasses.replace(config, name=script)
+    (workdir / 'config.json').write_text(to_json(config))
+    row = {'step': 6, script: 1.0}
+    (workdir / 'metrics.jsonl').write_text(json.dumps(row) + '\n')
+    row = {'num_samples': 20, script: script, 'warning': script}
+    evaluation = {'checkpoint_step': 6, 'ema': True, script: row}
+    (workdir / 'evaluation.json').write_text(json.dumps(evaluation))
+    text = write_report(workdir).read_text()
+    page = Page(text)
+    assert not {'script', 'b'} & page.tags and '<script' not in text.lower()
+    assert page.text.count(script) > 5 and str(workdir) in page.text
+    for value in re.findall(r'="([^"]*)"', text):  # Of attributes, captions among them.
+        assert '<' not in value
+
+
+def test_commands_are_for_a_shell(run, tmp_path):
+    """Of a folder whose name has a space and a quote."""
+    _, folder = run
+    workdir = tmp_path / "it's mine"
+    shutil.copytree(folder, workdir)
+    (line,) = re.findall('Not examined yet: (.*)', Page(write_report(workdir).read_text()).text)
+    assert shlex.split(line)[3] == f'--workdir={workdir}'
 
 
 def test_mistakes_cost_one_line(run, tmp_path):
@@ -138,7 +176,10 @@ def test_the_command_line_writes_the_page(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_browser_shows_it(run, tmp_path):
-    """Headless Chromium from the disk: every picture is decoded, and none wider than the page."""
+    """Headless Chromium from the disk: every picture is decoded, and nothing wider than the page.
+
+    As wide as a desktop and a phone have it.
+    """
     browser = (
         shutil.which('chromium')
         or shutil.which('chromium-browser')
@@ -153,12 +194,21 @@ def test_a_browser_shows_it(run, tmp_path):
     path = write_report(tmp_path / 'run')
     script = (
         '<script>addEventListener("load", () => { const all = [...document.images]; '
-        'document.title = `seen:${all.length}:`'
-        ' + all.filter(i => i.complete && i.naturalWidth > 50 && i.width <= innerWidth).length })'
+        'const seen = all.filter(i => i.complete && i.naturalWidth > 50 && i.width <= innerWidth); '
+        'const { scrollWidth, clientWidth } = document.documentElement; '
+        'document.title = `seen ${seen.length} of ${all.length}, on ${innerWidth} pixels and '
+        '${scrollWidth - clientWidth} beyond` })'
         '</script></body>'
     )
     probe = tmp_path / 'probe.html'
-    probe.write_text(path.read_text().replace('</body>', script))
+    page = path.read_text()
+    probe.write_text(page.replace('</body>', script))
+    # An iframe, for Chromium has no window as narrow.
+    phone = tmp_path / 'phone.html'
+    framed = html.escape(probe.read_text().replace('document.title', 'parent.document.title'))
+    phone.write_text(
+        f'<iframe srcdoc="{framed}" width="390" height="800" frameborder="0"></iframe>'
+    )
     options = ['--headless', '--no-sandbox', '--disable-gpu', '--window-size=1200,6000']
     environment = os.environ | {'HOME': str(tmp_path)}
 
@@ -172,8 +222,10 @@ def test_a_browser_shows_it(run, tmp_path):
             check=True,
         ).stdout
 
-    dom = look('--dump-dom', probe.as_uri())
-    assert '<title>seen:8:8</title>' in dom
+    count = page.count('<img')
+    for file, width in ((probe, 1200), (phone, 390)):
+        (title,) = re.findall('<title>(seen .*?)</title>', look('--dump-dom', file.as_uri()))
+        assert title == f'seen {count} of {count}, on {width} pixels and 0 beyond'
     look(f'--screenshot={tmp_path / "page.png"}', path.as_uri())
     with Image.open(tmp_path / 'page.png') as picture:
         pixels = np.asarray(picture.convert('L'), np.float32)
