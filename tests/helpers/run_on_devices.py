@@ -2,6 +2,8 @@ r"""Run by devices.py in a process of 8 simulated devices: trains on some of the
 
     python -m helpers.run_on_devices \
         FOLDER NUM_STEPS float32|float64 NAME NUM_DEVICESxSTEPS_PER_CALL ...
+
+With `-shard_map` at its end, a run (of one step a call) is compiled without pmap.
 """
 
 import dataclasses
@@ -10,6 +12,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from helpers.toy_methods import ROWS
 from vaebm_jax.config import (
@@ -24,7 +27,8 @@ from vaebm_jax.config import (
 from vaebm_jax.data.loading import load_images
 from vaebm_jax.data.order import batch_indices
 from vaebm_jax.methods import METHODS, create_states
-from vaebm_jax.training.parallel import compile_step, hold_images, place_states
+from vaebm_jax.training.iteration import iterate
+from vaebm_jax.training.parallel import AXIS_NAME, compile_step, hold_images, place_states
 
 CONFIG = Config(
     num_steps=20,
@@ -76,12 +80,39 @@ CONFIGS = {
 }
 
 
-def train(config, states, images, num_steps, devices, steps_per_call):
+def compile_with_shard_map(step, config, devices):
+    """As `compile_step`, by jit and shard_map; `config.steps_per_call` is 1."""
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS_NAME,))
+    everywhere, shares = PartitionSpec(), PartitionSpec(AXIS_NAME)
+
+    def once(key, states, images):  # `[1, 1, B / D, H, W, C]`.
+        return iterate(key, states, images[0, 0], step, config, AXIS_NAME)
+
+    call = jax.jit(
+        jax.shard_map(
+            once,
+            mesh=mesh,
+            in_specs=(everywhere, everywhere, shares),
+            out_specs=everywhere,
+            check_vma=False,
+        ),
+        donate_argnums=1,
+    )
+    sharding = jax.sharding.NamedSharding(mesh, shares)
+
+    def run(key, states, images, num_steps):
+        assert num_steps == 1
+        return call(key, states, jax.device_put(np.asarray(images), sharding))
+
+    return run
+
+
+def train(config, states, images, num_steps, devices, steps_per_call, compiled=compile_step):
     """The states after `num_steps`, the last metrics, and how often a later call compiled."""
     config = dataclasses.replace(config, steps_per_call=steps_per_call)
     key = jax.random.key(0)
     states = place_states(states, devices)
-    call = compile_step(METHODS[config.method].step, config, devices)
+    call = compiled(METHODS[config.method].step, config, devices)
     gather = hold_images(images, devices)
     late_compilations = []
     for first in range(0, num_steps, steps_per_call):
@@ -119,9 +150,11 @@ def main(folder, num_steps, dtype, name, *runs):
     images = load_images(config.data)
     fresh = fresh_states(config, dtype)
     for run in runs:
-        num_devices, steps_per_call = map(int, run.split('x'))
+        size, _, with_shard_map = run.partition('-')
+        num_devices, steps_per_call = map(int, size.split('x'))
         devices = jax.devices()[:num_devices]
-        result = train(config, fresh, images, int(num_steps), devices, steps_per_call)
+        compiled = compile_with_shard_map if with_shard_map else compile_step
+        result = train(config, fresh, images, int(num_steps), devices, steps_per_call, compiled)
         save(f'{folder}/{run}.npz', *result)
 
 

@@ -39,6 +39,17 @@ def test_nor_does_what_an_energy_keeps_beside_its_parameters(tmp_path):
     assert any('extra' in name for name in results['1x1'])
 
 
+@pytest.mark.multi_device
+@pytest.mark.parametrize('name', ['whole', 'hole', 'replay'])
+def test_shard_map_in_place_of_pmap_gives_the_same_run(tmp_path, name):
+    """Bit for bit: what JAX recommends for new code, and the day it drops pmap what is left."""
+    pmap, shard_map = '2x1', '2x1-shard_map'
+    results = run_on_devices(tmp_path, 5, 'float32', name, pmap, shard_map)
+    assert results[pmap].keys() == results[shard_map].keys() and len(results[pmap]) > 20
+    for leaf, values in results[pmap].items():
+        np.testing.assert_array_equal(results[shard_map][leaf], values, err_msg=leaf)
+
+
 def test_sizes_that_do_not_divide_are_refused_by_name():
     check_divides(Config(batch_size=16, num_chains=0), 8)
     with pytest.raises(UserError, match='batch_size must divide over 4 devices, got 10; num_chain'):
