@@ -34,7 +34,11 @@ def check_floats(name: str, x: chex.Array) -> None:
 
 
 def whole_number(name: str, value: int, least: int = 0) -> int:
-    """A static integer, at least `least`, such as a number of steps; else TypeError or ValueError."""
+    """A static integer of at least `least`, such as a number of steps.
+
+    Raises:
+      TypeError, ValueError: for anything else.
+    """
     try:
         number = operator.index(value)
     except TypeError:

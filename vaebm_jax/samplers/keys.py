@@ -38,7 +38,7 @@ def check_one_key(key: chex.PRNGKey) -> None:
 
 
 def chain_keys(key: chex.PRNGKey, num_chains: int, first: chex.Numeric = 0) -> chex.PRNGKey:
-    """Keys `[num_chains]` of chains `first`, `first + 1`, ...; keys per chain are left as they are."""
+    """Keys `[num_chains]` of chains `first`, `first + 1`, ...; keys per chain stay as they are."""
     check_key(key)
     if is_per_chain(key):
         if len(key) != num_chains:
