@@ -13,6 +13,7 @@ FREE_ON_RESUME = (
     'checkpoint_every',
     'keep_checkpoints',
     'steps_per_call',
+    'convolution',
     'init_from',
     'data.dir',
     'data.resident_bytes',

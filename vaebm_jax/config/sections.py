@@ -400,6 +400,13 @@ class Config(Settings):
         "the accelerator's own and cheaper, which promises neither.",
         one_of('threefry2x32', 'rbg'),
     )
+    convolution: str = setting(
+        'auto',
+        "auto: the form that is fastest on the platform, which on a CPU is this package's own; "
+        "plain: XLA's convolution and JAX's gradients of it everywhere, the same but for rounding, "
+        'to compare numbers with.',
+        one_of('auto', 'plain'),
+    )
     data: DataConfig = field(default_factory=DataConfig)
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)

@@ -85,8 +85,8 @@ class Role(NamedTuple):
     """What one of a method's networks is.
 
     Attributes:
-      network: `(config, activation, dtype, init_std) -> flax module`, called with what it takes and
-        a condition or None.
+      network: `(config, activation, dtype, init_std, convolution) -> flax module`, called with what
+        it takes and a condition or None.
       section: of the config, for its optimizer: energy or vae.
       takes: image or z.
     """
@@ -121,7 +121,12 @@ def create_models(
     }
     usual = dict(zip(('energy', 'encoder', 'decoder'), jax.random.split(key, 3), strict=True))
     table = config.network
-    common = dict(activation=table.activation, dtype=config.dtype, init_std=table.init_std)
+    common = dict(
+        activation=table.activation,
+        dtype=config.dtype,
+        init_std=table.init_std,
+        convolution=config.convolution,
+    )
 
     def create(name, role):
         init, apply = _functions(role.network(config, **common))

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import lax
 
 from vaebm_jax.data.conditions import hint_of, keep_seen
 from vaebm_jax.models.convolution import conv, depth_to_space
@@ -49,11 +50,13 @@ class _Network(nn.Module, kw_only=True):
       activation: 'leaky_relu' (slope 0.2, the authors' choice) or 'silu'.
       dtype: of the inner layers' computation; 'float32' stands for the parameters' own type.
       init_std: standard deviation of initial kernels; 0: LeCun's.
+      convolution: 'auto', the package's own, or 'plain', XLA's with JAX's gradients.
     """
 
     activation: str = 'leaky_relu'
     dtype: str = 'float32'
     init_std: float = 0.0
+    convolution: str = 'auto'
 
     def activate(self, x):
         return silu(x) if self.activation == 'silu' else leaky_relu(x)
@@ -64,7 +67,7 @@ class _Network(nn.Module, kw_only=True):
             features,
             (kernel, kernel),
             (stride, stride),
-            conv_general_dilated=conv,
+            conv_general_dilated=conv if self.convolution == 'auto' else lax.conv_general_dilated,
             **self._layer(last) | settings,
         )
         return layer(x)
