@@ -57,8 +57,8 @@ def test_hidden_and_system_folders_are_no_images(tmp_path, capsys):
     (tmp_path / 'labels.csv').write_text('0, cat')
     num_images, said = loaded(tmp_path, capsys)
     assert num_images == 4
-    assert 'left out 11 files: 10 hidden or of the system (.png 9, .db 1), ' in said
-    assert said.endswith('1 no pictures (.csv 1)\n')
+    assert 'left out 11 files: 10 hidden or system (.png 9, .db 1), ' in said
+    assert said.endswith('1 not pictures (.csv 1)\n')
 
 
 def test_linked_folders_are_followed_once_and_without_circles(tmp_path, capsys):
@@ -75,7 +75,7 @@ def test_linked_folders_are_followed_once_and_without_circles(tmp_path, capsys):
     (folder / 'broken.png').symlink_to('nowhere')
     num_images, said = loaded(folder, capsys)
     assert num_images == 10
-    assert '1 broken links or no files (.png 1), 1 links to what is counted (.png 1)' in said
+    assert '1 broken links or not files (.png 1), 1 links to what is counted (.png 1)' in said
     names = {os.path.relpath(path, folder) for path in Folder(settings(folder), 'train').files}
     assert {f'cats/{index}.png' for index in range(4)} <= names
 
@@ -87,7 +87,7 @@ def test_every_suffix_of_a_still_picture_is_read(tmp_path, capsys):
         (tmp_path / name).write_text('no picture')
     num_images, said = loaded(tmp_path, capsys)
     assert num_images == len(FORMATS)
-    assert 'left out 8 files: 8 no pictures (.txt 2, ' in said
+    assert 'left out 8 files: 8 not pictures (.txt 2, ' in said
 
 
 @pytest.mark.parametrize('names', ['Train Test', 'training valid', 'TRAIN validation testing'])
@@ -114,7 +114,7 @@ def test_what_stands_beside_the_splits_is_left_out_and_said(tmp_path, capsys):
     assert 'left out 3 files: 3 beside the splits (.png 3)' in said
     os.rename(tmp_path / 'train', tmp_path / 'tests')
     assert loaded(tmp_path, capsys)[0] == 5  # Train could be a class of what stands beside it.
-    assert 'took Train/, test/, training/ for no split' in loaded(tmp_path, capsys)[1]
+    assert 'treated Train/, test/, training/ as ordinary images' in loaded(tmp_path, capsys)[1]
     for path in (tmp_path / 'tests').iterdir():
         path.unlink()
     (tmp_path / 'tests').rmdir()

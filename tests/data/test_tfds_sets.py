@@ -88,15 +88,15 @@ def with_bad_json(version):
 STATES = {
     'TFRecord': (
         as_tfrecord,
-        'mnist in tfds cannot be read (version 3.0.1 is there as TFRecord, which takes TensorFlow',
+        'mnist in tfds cannot be read (version 3.0.1 is stored as TFRecord, which needs TensorFlow',
     ),
-    'older': (older_tfrecord, 'version 1.0.0 is there as TFRecord, which'),
+    'older': (older_tfrecord, 'version 1.0.0 is stored as TFRecord, which'),
     'no split': (without_test, 'version 3.0.1 has no split test, only [train]'),
     'no info': (
         lambda version: (version / 'dataset_info.json').unlink(),
-        'version 3.0.1 is not whole, for it has no dataset_info.json',
+        'version 3.0.1 is incomplete: it has no readable dataset_info.json',
     ),
-    'half an info': (with_bad_json, 'version 3.0.1 is not whole'),
+    'half an info': (with_bad_json, 'version 3.0.1 is incomplete'),
     'no features': (
         lambda version: (version / 'features.json').unlink(),
         'cannot be read (version 3.0.1 fails: ',
@@ -161,7 +161,9 @@ def test_a_preparation_that_was_killed_goes_on_by_the_advice(prepared, tmp_path)
     root = tmp_path / 'tfds'
     shutil.copytree(prepared / 'killed', root)
     line, code, place = refused(root)
-    assert re.search(r'its preparation did not end \(incomplete\.\w+_3\.0\.1 can be deleted', line)
+    assert re.search(
+        r'its preparation did not finish \(incomplete\.\w+_3\.0\.1 can be deleted', line
+    )
     assert place is None
     check_works(code, root, tmp_path)
 
@@ -186,7 +188,7 @@ def test_a_version_beside_others_is_read_where_it_is_array_record(prepared, tmp_
     as_tfrecord(tmp_path / 'mnist' / '10.0.0')
     assert len(load_images(config, 'test')) == 20
     assert capsys.readouterr().err == (
-        'data: mnist in version 2.9.0, for version 10.0.0 is there as TFRecord, which takes '
+        'data: mnist in version 2.9.0, since version 10.0.0 is stored as TFRecord, which needs '
         'TensorFlow to read\n'
     )
 

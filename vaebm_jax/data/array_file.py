@@ -13,14 +13,14 @@ from vaebm_jax.runtime.errors import UserError
 
 
 class ArrayFile:
-    """Images `[N, H, W, C]` or `[N, H, W]` uint8 in the file `data.dir`, read when asked for.
+    """Images `[N, H, W, C]` or `[N, H, W]` uint8 in the file `data.dir`, read on demand.
 
-    The last rows are test, those before them val, and the rest is train; where neither has a
-    share, each split is all of them.
+    The last rows are test, those before them val, and the rest is train; if neither has a share,
+    each split is all images.
 
     Attributes:
-      images: of the split, mapped into memory.
-      listing: of all images, `count` and `digest`, of the array's shape; kept with checkpoints.
+      images: of the split, memory-mapped.
+      listing: of all images, `count` and `digest`, of the array's shape; saved with checkpoints.
       has_splits: False: its splits are shares.
     """
 
@@ -56,7 +56,7 @@ class ArrayFile:
         return np.asarray(self.images[indices])
 
     def resident(self) -> 'np.ndarray | ArrayFile':
-        """All images, or itself if they are over `resident_bytes`; says how many there are."""
+        """All images, or itself if they exceed `resident_bytes`; logs how many there are."""
         log.say(f'data: {len(self):,} images of {self.data.name}')
         return self if self.images.nbytes > self.data.resident_bytes else np.array(self.images)
 

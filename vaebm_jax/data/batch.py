@@ -1,4 +1,4 @@
-"""Batches: from images of 8 bits to pixels in [-1, 1], and back."""
+"""Batches: from 8-bit images to pixels in [-1, 1], and back."""
 
 import functools
 
@@ -14,10 +14,10 @@ from vaebm_jax.samplers.keys import chain_keys
 
 @flax.struct.dataclass
 class Batch:
-    """Observed images, and what is known of them where the model is conditional.
+    """Images, and their condition if the model is conditional.
 
     Attributes:
-      image: `[B, H, W, C]`, pixels in [-1, 1], black and white as far beyond as `data.headroom`.
+      image: `[B, H, W, C]`, pixels in [-1, 1]; with `data.headroom` h black is -1 - h, white 1 + h.
       condition: `[B, H, W, K]`, or None.
     """
 
@@ -30,13 +30,13 @@ def make_batch(
 ) -> Batch:
     """From 8 bits to [-1, 1]: x / 127.5 - 1, with the config's crops, flips, noise and headroom.
 
-    What is no integer has units of its own, and stays as it is.
+    Floating-point points are returned unchanged.
 
     Args:
       key: this iteration's.
-      images: `[B, H, W, C]` uint8, of `data.load_size` where it is given; or points, float32.
-      data: says what is done.
-      first: the index of the first image in the global batch; draws follow the global index.
+      images: `[B, H, W, C]` uint8, of size `data.load_size` if it is set; or points, float32.
+      data: the transformations.
+      first: the index of the first image in the global batch, from which the keys follow.
     """
     data.freeze()
     if jnp.issubdtype(images.dtype, jnp.floating):
@@ -65,7 +65,7 @@ def _random_crop(key, image, size):
 
 
 def as_pixels(images: np.ndarray, headroom: float = 0.0) -> np.ndarray:
-    """uint8 images as float32 in [-1, 1], and its headroom; points stay as they are."""
+    """uint8 images as float32 in [-1, 1], with headroom; points are returned unchanged."""
     if np.issubdtype(images.dtype, np.floating):
         return images
     return np.asarray(images / 127.5 - 1.0 + beyond_ends(images, headroom), np.float32)
@@ -74,11 +74,11 @@ def as_pixels(images: np.ndarray, headroom: float = 0.0) -> np.ndarray:
 def beyond_ends(
     images: chex.Array, headroom: float, dtype: chex.ArrayDType = np.float64
 ) -> chex.Array:
-    """What is added to pixels of 0 and 255, of which 8 bits say: at least so dark, so light."""
+    """Offset of saturated pixels: 0 becomes -1 - headroom and 255 becomes 1 + headroom."""
     return headroom * ((images == 255).astype(dtype) - (images == 0).astype(dtype))
 
 
 def to_uint8(images: chex.Array) -> np.ndarray:
-    """Images in [-1, 1], clipped to it, as 0 to 255."""
+    """Images, clipped to [-1, 1], as 0 to 255."""
     images = np.clip(np.asarray(images, np.float32), -1.0, 1.0)
     return np.round((images + 1.0) * 127.5).astype(np.uint8)

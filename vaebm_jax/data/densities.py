@@ -1,7 +1,7 @@
-"""Densities of the plane that are known: data that a learned energy can be held to.
+"""Known densities of the plane: data with which a learned energy can be compared.
 
-Points are `[N, 2]`, in units of their own; as images of one pixel and two channels, `[N, 1, 1, 2]`,
-they go through the same step. Grids and pictures show [-3, 3]², where a density has its mass.
+Points are `[N, 2]`; as images of one pixel and two channels, `[N, 1, 1, 2]`, they are trained on by
+the same step. Grids and pictures show [-3, 3]², where a density has its mass.
 """
 
 import dataclasses
@@ -18,34 +18,34 @@ class Density(Protocol):
     """A density of the plane.
 
     Attributes:
-      num_modes: how many parts `mode_of` cuts it into, each of the same weight.
+      num_modes: the number of parts of `mode_of`, all of equal weight.
     """
 
     num_modes: int
 
     def draw(self, num_points: int, seed: int) -> np.ndarray:
-        """`num_points` independent draws, `[N, 2]` float32."""
+        """`num_points` independent samples, `[N, 2]` float32."""
 
     def log_density(self, x: np.ndarray) -> np.ndarray:
         """`log p(x)` in nats at points `[N, 2]`, `[N]` float64."""
 
     def mode_of(self, x: np.ndarray) -> np.ndarray:
-        """Which part points `[N, 2]` belong to, `[N]`: 0 to `num_modes - 1`, or -1 for none."""
+        """The part that points `[N, 2]` belong to, `[N]`: 0 to `num_modes - 1`, or -1 for none."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
     """`1/K sum_k N(x; c_k, s² I)`: centres blurred by isotropic Gaussian noise.
 
-    A curve's centres are as many points on it as make the sum an integral, to 1e-6 nats; its draws
-    come from everywhere on it.
+    A curve has enough centres that the sum equals the integral to 1e-6 nats; samples come from the
+    continuous curve.
 
     Attributes:
       centres: `c`, `[K, 2]`.
       std: `s`.
-      num_modes: as `Density` has it.
-      draw_centres: `(rng, N) -> [N, 2]`, where the noise is added.
-      nearest: what `mode_of` gives.
+      num_modes: as in `Density`.
+      draw_centres: `(rng, N) -> [N, 2]`, to which noise is added.
+      nearest: `mode_of`.
     """
 
     centres: np.ndarray
@@ -67,7 +67,7 @@ class Mixture:
 
 
 class Checkerboard:
-    """Uniform on the eight dark squares of the board [-2, 2]², and nothing elsewhere.
+    """Uniform on the eight dark squares of the board [-2, 2]², 0 elsewhere.
 
     A mode is the dark square that a point is in.
     """
@@ -104,9 +104,9 @@ def _ring() -> Mixture:
 
 
 def _two_moons() -> Mixture:
-    """Two half circles of radius 1 that reach into each other, about their common centre, x 1.3.
+    """Two interleaving half circles of radius 1, about their common centre, scaled by 1.3.
 
-    A mode is the moon that is the likelier.
+    A mode is the more likely moon.
     """
     std = 1.3 * 0.15
     middle, corner = np.array([0.5, 0.25]), np.array([1.0, 0.5])
@@ -125,7 +125,7 @@ def _two_moons() -> Mixture:
 
 
 def _eighth(x):
-    """Which eighth of the plane, by angle, the first about (1, 0)."""
+    """The eighth of the plane, by angle; the first is about (1, 0)."""
     return np.round(np.arctan2(x[:, 1], x[:, 0]) / (2.0 * np.pi / 8)).astype(int) % 8
 
 

@@ -19,19 +19,19 @@ from vaebm_jax.runtime.atomic_files import at_home
 from vaebm_jax.runtime.errors import UserError
 
 _NUM_LOOKED_AT = 16
-_SALT = 'vaebm_jax split 1\0'  # Another one would share out every folder anew.
+_SALT = 'vaebm_jax split 1\0'  # Another one would change the splits of every folder.
 
 
 class Folder:
-    """Image files below `data.dir`, of its folder for the split where there are such (listing.py).
+    """Image files below `data.dir`, or below its folder for the split if there is one (listing.py).
 
-    A sequence of `[size, size, C]` uint8 images, read when asked for: the largest centred square,
-    or that of one half, resized, grey or RGB.
+    A sequence of `[size, size, C]` uint8 images, read on demand: the largest centred square, of the
+    image or of one half, resized, grey or RGB.
 
     Attributes:
       files: of the split.
-      listing: of all files that the split's are taken from, `count` and `digest`, a SHA-256 of
-        their paths below the folder; kept with checkpoints.
+      listing: of all files before the split, `count` and `digest`, a SHA-256 of their paths below
+        the folder; saved with checkpoints.
       has_splits: whether the folder has a folder for each split.
     """
 
@@ -84,18 +84,18 @@ class Folder:
         return np.asarray(resized, np.uint8).reshape(self.image_shape)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Some of the images, `[n, H, W, C]`, read side by side."""
+        """Some of the images, `[n, H, W, C]`, read in parallel."""
         with concurrent.futures.ThreadPoolExecutor() as threads:
             return np.stack(list(threads.map(self.__getitem__, indices)))
 
     def resident(self) -> 'np.ndarray | Folder':
-        """All images, `[N, H, W, C]`, or the folder itself if they are over `resident_bytes`.
+        """All images, `[N, H, W, C]`, or the folder itself if they exceed `resident_bytes`.
 
-        Says how many there are, what was left out, and if 16 bits are read nearly black.
+        Logs how many there are, what was left out, and whether 16-bit files look nearly black.
         """
         images = self
         if len(self) * np.prod(self.image_shape) > self.data.resident_bytes:
-            # A few, from all over the folder, tell how many bits are used.
+            # A few, from all over the folder, show how many bits are used.
             self.read(range(0, len(self), -(-len(self) // _NUM_LOOKED_AT)))
         else:
             images = self.read(range(len(self)))
@@ -140,13 +140,13 @@ class Folder:
 
 
 def has_val(data: DataConfig) -> bool:
-    """Whether some of a folder's images are its val."""
-    splits = split_folders(_folder(data))  # A share counts where there are none.
+    """Whether a folder has images for val."""
+    splits = split_folders(_folder(data))  # Shares count only without folders for splits.
     return 'val' in splits if splits else data.val_share > 0
 
 
 def _folder(data):
-    """Where a folder's images are."""
+    """The folder of the images."""
     variable = f'{data.name.upper()}_DIR'
     place = data.dir or os.environ.get(variable, '')
     root = at_home(place)
@@ -157,17 +157,17 @@ def _folder(data):
 
 
 def shared_out(names: Sequence[str], data: DataConfig) -> dict[str, list[int]]:
-    """Which of a folder's files are of which split, by the rank of a hash of their names.
+    """The split of each of a folder's files, by the rank of a hash of their names.
 
-    The first ranks are val's and the last ones test's: one file more or less moves at most one
-    other to or from each of them.
+    The first ranks are val and the last ones test: one file more or less moves at most one other
+    file into or out of each of them.
 
     Args:
       names: paths of the files below the folder.
       data: has the shares.
 
     Returns:
-      The indices into `names`, ascending, a list a split.
+      The indices into `names`, ascending, one list per split.
 
     Raises:
       UserError: for fewer files than splits.

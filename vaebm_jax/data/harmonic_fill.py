@@ -1,4 +1,4 @@
-"""What is hidden of an image filled in smoothly from around it, without learning."""
+"""Missing pixels of an image filled in smoothly from around them, without learning."""
 
 import functools
 
@@ -9,33 +9,33 @@ import numpy as np
 
 
 def harmonic_fill(image: chex.Array, is_seen: chex.Array) -> chex.Array:
-    """Each hidden pixel the mean of its neighbours: Laplace's equation in the hidden region.
+    """Solves Laplace's equation in the missing region: each pixel is the mean of its neighbours.
 
-    What is seen is the boundary; at the image's own border nothing flows. By conjugate gradients,
+    Observed pixels are the boundary values; the image's border has no flow. By conjugate gradients,
     for any region.
 
     Args:
-      image: `[B, H, W, C]`; its hidden pixels do not count.
-      is_seen: `[B, H, W]` bool; an image of which nothing is seen is filled with 0.
+      image: `[B, H, W, C]`; its missing pixels are ignored.
+      is_seen: `[B, H, W]` bool, observed pixels; an image with none is filled with 0.
     """
 
     def fill(image, is_seen):
-        is_hidden = ~is_seen[..., jnp.newaxis]
-        known = jnp.where(is_hidden, 0.0, image)
+        is_missing = ~is_seen[..., jnp.newaxis]
+        observed = jnp.where(is_missing, 0.0, image)
         solve = functools.partial(
             jax.scipy.sparse.linalg.cg, tol=1e-5, maxiter=4 * (image.shape[0] + image.shape[1])
         )
         filled, _ = solve(
-            lambda x: jnp.where(is_hidden, _laplacian(x), 0.0),
-            jnp.where(is_hidden, -_laplacian(known), 0.0),
+            lambda x: jnp.where(is_missing, _laplacian(x), 0.0),
+            jnp.where(is_missing, -_laplacian(observed), 0.0),
         )
-        return jnp.where(is_hidden, filled, image)
+        return jnp.where(is_missing, filled, image)
 
     return jax.vmap(fill)(image, is_seen)
 
 
 def _laplacian(x):
-    """What flows out of each pixel `[H, W, C]`: the sum of its differences to its neighbours."""
+    """Minus the Laplacian `[H, W, C]`: the sum of each pixel's differences to its neighbours."""
     down = jnp.pad(jnp.diff(x, axis=0), ((1, 1), (0, 0), (0, 0)))
     right = jnp.pad(jnp.diff(x, axis=1), ((0, 0), (1, 1), (0, 0)))
     return -jnp.diff(down, axis=0) - jnp.diff(right, axis=1)
@@ -47,13 +47,13 @@ def fill_rectangles(
     shape: tuple[int, int],
     rims: tuple[tuple[bool, bool], ...] = ((True, True), (True, True)),
 ) -> chex.Array:
-    """The harmonic fill of one rectangle an image, exactly: by the eigenvectors of each axis.
+    """The exact harmonic fill of one rectangle per image, by the eigenvectors of each axis.
 
     Args:
-      image: `[B, H, W, C]`; pixels in the rectangle do not count.
-      corners: `[B, 2]`, where each rectangle begins.
-      shape: its rows and columns, the same of all.
-      rims: of rows and of columns, whether there are seen pixels before and after the rectangle.
+      image: `[B, H, W, C]`; pixels in the rectangle are ignored.
+      corners: `[B, 2]`, the first row and column of each rectangle.
+      shape: its rows and columns, the same for all.
+      rims: for rows and columns, whether there are observed pixels before and after the rectangle.
     """
     (row_values, rows), (column_values, columns) = (
         _modes(pixels, *rim, image.dtype.name) for pixels, rim in zip(shape, rims, strict=True)
@@ -84,15 +84,15 @@ def fill_rectangles(
 
 
 def edge_profiles(image: chex.Array, corners: chex.Array, shape: tuple[int, int]) -> chex.Array:
-    """What quickly changes along the strips around a rectangle, `[B, H, W, C]`.
+    """The high frequencies along the strips around a rectangle, `[B, H, W, C]`.
 
-    The sum of two profiles, each less its Gaussian mean: of rows, over the strips left and right,
+    The sum of two profiles, each minus its Gaussian mean: of rows, over the strips left and right,
     and of columns, over those above and below. Strips are an eighth of the image wide, the mean's
-    deviation is a thirteenth.
+    standard deviation is a thirteenth.
 
     Args:
-      image: `[B, H, W, C]`; pixels in the rectangle do not count.
-      corners: `[B, 2]`, where each rectangle begins.
+      image: `[B, H, W, C]`; pixels in the rectangle are ignored.
+      corners: `[B, 2]`, the first row and column of each rectangle.
       shape: its rows and columns.
     """
     size = image.shape[1:3]
@@ -115,7 +115,7 @@ def edge_profiles(image: chex.Array, corners: chex.Array, shape: tuple[int, int]
 
 @functools.lru_cache
 def _fast(num_pixels):
-    """The matrix that takes a line's Gaussian mean off it."""
+    """The matrix that subtracts a line's Gaussian mean."""
     distance = np.subtract.outer(np.arange(num_pixels), np.arange(num_pixels))
     weights = np.exp(-0.5 * (distance / (num_pixels * 20.0 / 256.0)) ** 2)
     return np.float32(np.eye(num_pixels) - weights / weights.sum(axis=1, keepdims=True))

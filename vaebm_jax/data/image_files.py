@@ -1,4 +1,4 @@
-"""Reads image files as they are found: of 8 or 16 bits, grey, coloured, with alpha, or damaged."""
+"""Reads image files of any kind: of 8 or 16 bits, grey, coloured, with alpha, or damaged."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vaebm_jax.runtime.errors import UserError
 
-# What a camera noted about how it was held: how its picture is brought upright.
+# EXIF orientation: the transformation that turns the picture upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -21,7 +21,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Pillow scales grey values of 2 and 4 bits to 8, but not the one that is transparent.
+# Pillow scales grey values of 2 and 4 bits to 8, but not the transparent value.
 _GREY_STEPS = {'L;2': 85, 'L;4': 17}
 # Formats whose further pictures are previews or layers of the first.
 _FIRST_IS_WHOLE = ('MPO', 'PSD')
@@ -31,14 +31,14 @@ _PNG = b'\x89PNG\r\n\x1a\n'
 def read_image(path: str | os.PathLike, num_channels: int, white_level: int = 0) -> Image.Image:
     """A file's image in 8 bits, grey (1 channel) or RGB (3).
 
-    Transparent pixels are laid on white, and a photograph is turned upright by the orientation that
-    its camera noted. Metadata that is damaged is passed over. Of 16 bits the upper 8 are taken;
-    or values from 0 to `white_level` are scaled to 0 to 255, and larger ones are white. Files that
+    Transparent pixels are composited on white, and a photograph is turned upright by its EXIF
+    orientation. Damaged metadata is ignored. Of 16 bits the upper 8 are taken; or, with
+    `white_level`, values from 0 to it are scaled to 0 to 255, and larger ones are white. Files that
     state a depth (PGM, JPEG 2000, TIFF of 12 bits) are scaled by that.
 
     Raises:
-      UserError: for a file that is no image, a damaged or truncated one, one of several images, or
-        one of 32 bits a channel, whose range is not known.
+      UserError: for a file that is not an image, is damaged or truncated, holds several images, or
+        has 32 bits per channel, whose range is not known.
     """
     return read_with_largest(path, num_channels, white_level)[0]
 
@@ -48,19 +48,19 @@ def read_with_largest(
 ) -> tuple[Image.Image, int | None]:
     """As `read_image`, with the largest value of a 16-bit file that states no other depth.
 
-    Of 16-bit colours the value is that of the upper 8 bits, with all lower bits set; of other
+    For 16-bit colours the value is that of the upper 8 bits, with all lower bits set; for other
     files it is None.
     """
     return _read(path, lambda content: _decode(content, num_channels, white_level))
 
 
 def read_opacity(path: str | os.PathLike) -> np.ndarray:
-    """`[H, W]`, from 0, transparent, to 255, of a file that `read_image` can read."""
+    """`[H, W]`, from 0 (transparent) to 255, of a file that `read_image` can read."""
     return _read(path, _decode_opacity)
 
 
 def _read(path, decode):
-    """`decode(content)` of a file; a UserError that names it for whatever a decoder raises."""
+    """`decode(content)` of a file; a UserError with its name for any error of a decoder."""
     try:
         content = pathlib.Path(path).read_bytes()
         try:
@@ -75,7 +75,7 @@ def _read(path, decode):
         raise UserError(f'{path} {error}') from error
     except UnidentifiedImageError as error:
         raise UserError(f'{path} is not an image that can be read (unknown format)') from error
-    except Exception as error:  # Decoders raise whatever their arithmetic comes to.
+    except Exception as error:  # Decoders may raise anything.
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise UserError(f'{path} is not an image that can be read ({reason})') from error
 
@@ -115,17 +115,17 @@ def _decode_opacity(content):
 
 
 def _load(image):
-    """Loads it: `_depth`'s two, and a function that brings what is made of it upright."""
+    """Loads it: the results of `_depth`, and a function that turns an image made of it upright."""
     rawmode, is_deep = _depth(image)
     image.load()
     if rawmode in _GREY_STEPS and 'transparency' in image.info:
         image.info['transparency'] *= _GREY_STEPS[rawmode]
-    method = _UPRIGHT.get(_orientation(image))  # Of a TIFF, which Pillow has turned, none.
+    method = _UPRIGHT.get(_orientation(image))  # None for a TIFF, which Pillow turns itself.
     return rawmode, is_deep, lambda image: image if method is None else image.transpose(method)
 
 
 def _num_images(content):
-    """How many there are, 1 where what follows the first is too damaged to tell."""
+    """The number of images; 1 if what follows the first is too damaged to count."""
     with Image.open(io.BytesIO(content)) as image:
         try:
             return getattr(image, 'n_frames', 1)
@@ -134,7 +134,7 @@ def _num_images(content):
 
 
 def _orientation(image):
-    """What the camera noted, or None: metadata may hold anything."""
+    """The EXIF orientation, or None: metadata may hold anything."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
@@ -143,7 +143,7 @@ def _orientation(image):
 
 
 def _depth(image):
-    """How a file stores its values, and if these are of 16 bits, of which all or few are used."""
+    """How a file stores its values, and whether these have 16 bits (perhaps not all used)."""
     tile = image.tile[0] if image.tile else None
     rawmode = ''
     if tile and image.format in ('PNG', 'PPM', 'TIFF'):
@@ -166,7 +166,7 @@ def _samples(image, rawmode, content):
             f'has 16 bits a channel in a form ({rawmode}) that data.white_level cannot scale; '
             'save it as grey or RGB'
         )
-    # Pillow keeps the upper 8 bits of colours; with the order of bytes turned, the lower.
+    # Pillow keeps the upper 8 bits of colours; with the byte order swapped, the lower.
     order = 'L' if rawmode.endswith('B') else 'B'
 
     def turned(tile):
@@ -191,7 +191,7 @@ def _to_eight_bits(samples, white, transparent):
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """What is transparent, by whatever means of its mode, laid on white."""
+    """The image composited on white, for any kind of transparency."""
     if image.mode == 'La':
         image = image.convert('LA')
     if not image.has_transparency_data:
@@ -207,7 +207,7 @@ def _pixels_of_png(content):
         length, kind = struct.unpack_from('>I4s', content, place)
         chunk = content[place : place + length + 12]
         is_whole = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], 'big')
-        # Those with a capital letter are needed, transparency and animation change what is seen.
+        # Chunks with a capital letter are critical; transparency and animation change the picture.
         if kind[:1].isupper() or kind in (b'tRNS', b'acTL') or (kind == b'eXIf' and is_whole):
             kept += chunk
         place += length + 12

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vaebm_jax.runtime.errors import UserError
 
-# What file managers, cameras' servers and systems keep for themselves, in any case.
+# Files and folders of file managers, file servers and operating systems, in lower case.
 _SYSTEM = (
     '#recycle',
     '$recycle.bin',
@@ -46,20 +46,20 @@ def image_files(
 ) -> tuple[list[pathlib.Path], collections.Counter]:
     """The image files below a folder, sorted, and how many others there are.
 
-    A file is an image by its suffix. Left out are hidden names (that begin with a dot), what
-    systems keep for themselves, and all below such folders. Links are followed, to folders too; a
-    file to which several paths lead is counted once, by a path without links where there is one.
+    A file is an image by its suffix. Left out are hidden names (that begin with a dot), system
+    files, and everything below such folders. Links are followed, to folders too; a file that
+    several paths lead to is counted once, by a path without links if there is one.
 
     Args:
       root: the folder.
-      left_out_folders: folders below it that are not looked into.
+      left_out_folders: folders below it that are skipped.
 
     Returns:
-      The files, and the others' number by reason and suffix: `{(reason, '.txt'): 2}`.
+      The files, and the number of others by reason and suffix: `{(reason, '.txt'): 2}`.
     """
     suffixes = image_suffixes()
     found, left_out, entered = {}, collections.Counter(), set()
-    tops = [str(root)]  # Linked folders come after all that is there without a link.
+    tops = [str(root)]  # Linked folders come after everything without a link.
     skipped = set(map(str, left_out_folders))
 
     def cannot_open(error):
@@ -73,7 +73,7 @@ def image_files(
             if place in skipped or (real in entered and not is_hidden):
                 folders.clear()
                 continue
-            if not is_hidden:  # A link may yet lead here under another name.
+            if not is_hidden:  # A link may still lead here under another name.
                 entered.add(real)
             for name in folders:
                 path = os.path.join(place, name)
@@ -87,11 +87,11 @@ def image_files(
                 is_link = os.path.islink(path)
                 file = os.path.realpath(path) if is_link else os.path.join(real, name)
                 if is_hidden or _is_hidden(name):
-                    left_out['hidden or of the system', suffix] += 1
+                    left_out['hidden or system', suffix] += 1
                 elif suffix not in suffixes:
-                    left_out['no pictures', suffix] += 1
+                    left_out['not pictures', suffix] += 1
                 elif not os.path.isfile(path):
-                    left_out['broken links or no files', suffix] += 1
+                    left_out['broken links or not files', suffix] += 1
                 elif file in found and (is_link or not os.path.islink(found[file])):
                     left_out['links to what is counted', suffix] += 1
                 else:
@@ -102,7 +102,7 @@ def image_files(
 
 
 def _is_above(path, root):
-    """If a link leads to the folder itself or to one that holds it: a circle."""
+    """Whether a link leads to the folder itself or to one that contains it: a cycle."""
     return pathlib.Path(os.path.realpath(root)).is_relative_to(os.path.realpath(path))
 
 
@@ -111,14 +111,14 @@ def _is_hidden(name):
 
 
 def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The folders of the splits: `{'train': root / 'train', ...}`; empty where there are none.
+    """The folders of the splits: `{'train': root / 'train', ...}`; empty if there are none.
 
     A folder `train` makes its parent one with splits. Train, training and the like (in any case;
-    valid, validation; testing) are taken for a split where its own name is missing, and
-    without a folder `train` only where no other folders stand beside, which could be classes.
+    valid, validation; testing) are accepted if a split's usual name is missing, and without a
+    folder `train` only if there are no other folders beside, which could be classes.
 
     Raises:
-      UserError: where two folders could be the same split.
+      UserError: if two folders could be the same split.
     """
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not _is_hidden(path.name))
     splits = {}
@@ -144,7 +144,7 @@ _ALL_NAMES = {name for names in _SPLIT_NAMES.values() for name in names}
 def describe(
     root: pathlib.Path, splits: dict[str, pathlib.Path], left_out: collections.Counter
 ) -> str:
-    """What was taken for what, and how many files were left out, by reason and suffix."""
+    """Which folders are which splits, and how many files were left out, by reason and suffix."""
     parts = []
     others = [
         f'{folder.name}/ for {split}' for split, folder in splits.items() if folder.name != split
@@ -160,7 +160,7 @@ def describe(
         names = [path.name for path in sorted(root.iterdir()) if path.is_dir()]
         which = ', '.join(f'{name}/' for name in names if name.lower() in _ALL_NAMES)
         if which:
-            parts.append(f'took {which} for no split but for images like others: no folder train/')
+            parts.append(f'treated {which} as ordinary images: there is no folder train/')
     if left_out:
         parts.append(f'left out {left_out.total():,} files: {_by_reason(left_out)}')
     return '; '.join(parts)

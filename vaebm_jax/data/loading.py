@@ -1,4 +1,4 @@
-"""The images of a split, from a source (sources.py) or, of the largest, as files on disk."""
+"""The images of a split, from a source (sources.py), or as files on disk if they are too large."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ def load_images(data: DataConfig, split: str = 'train') -> np.ndarray | Files:
     Points are float32.
 
     Raises:
-      UserError: if the set is not where it is looked for, or has no such split.
+      UserError: if the set is not found, or has no such split.
     """
     images = open_images(data, split)
     return images if isinstance(images, np.ndarray) else images.resident()
 
 
 def open_images(data: DataConfig, split: str = 'train') -> np.ndarray | Files:
-    """As `load_images`, but nothing of files on disk is read."""
+    """As `load_images`, but files on disk are not read."""
     source = source_of(data)
     if source.splits is not None:
         check_split(data.name, split, source.splits)
@@ -50,7 +50,7 @@ def block_means(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def first_images(data: DataConfig, split: str, num_images: int | None) -> np.ndarray:
-    """The first images of a split, whole, `[n, H, W, C]` uint8; None: all."""
+    """The first images of a split, not cropped, `[n, H, W, C]` uint8; None: all."""
     images = open_images(dataclasses.replace(data, load_size=0), split)
     if not isinstance(images, np.ndarray):
         return images.read(range(len(images))[:num_images])
@@ -58,9 +58,9 @@ def first_images(data: DataConfig, split: str, num_images: int | None) -> np.nda
 
 
 def image_parts(data: DataConfig, split: str, part_bytes: int = 2**23) -> Iterator[np.ndarray]:
-    """All images of a split, whole, in parts of at most `part_bytes`: `[n, H, W, C]` uint8 each.
+    """All images of a split, not cropped, in parts of at most `part_bytes`: `[n, H, W, C]` uint8.
 
-    Of files no more than a part is read at a time, and nothing before the first is asked for.
+    Files are read one part at a time, on demand.
     """
     images = open_images(dataclasses.replace(data, load_size=0), split)
     size = max(1, part_bytes // int(np.prod(images[0].shape)))
@@ -72,12 +72,12 @@ def image_parts(data: DataConfig, split: str, part_bytes: int = 2**23) -> Iterat
 
 
 def check_splits(data: DataConfig, *splits: str) -> None:
-    """Raises a UserError, before any work, where files on disk have no images of a split."""
+    """Raises a UserError, before any work, if files on disk have no images of a split."""
     if source_of(data).splits is None:
         for split in splits:
             open_images(dataclasses.replace(data, skip_unreadable=False), split)
 
 
 def held_out(data: DataConfig) -> str:
-    """The split to look at while training: val of files that have one, else test."""
+    """The split shown during training: val if the data have one, else test."""
     return 'val' if source_of(data).has_val(data) else 'test'

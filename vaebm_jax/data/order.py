@@ -1,8 +1,8 @@
-"""The order of images, and those on disk read in it.
+"""The order of images, and reading images from disk in this order.
 
-The order is a law, not a state: iteration n sees the images `batch_indices(key, n, ...)`, a
-permutation for each epoch, so that a run goes on anywhere. What fits is held on every device as
-8-bit integers and gathered there; larger files are streamed from disk, a folder's by Grain.
+The order is a function of the step, not a state: iteration n gets the images
+`batch_indices(key, n, ...)`, from one permutation per epoch, so a run can resume anywhere. Data
+sets that fit are stored on every device as 8-bit integers; larger ones are read from disk.
 """
 
 import functools
@@ -18,9 +18,9 @@ from vaebm_jax.data.loading import Files
 
 
 def batch_indices(key: chex.PRNGKey, step: int, num_images: int, batch_size: int) -> np.ndarray:
-    """Which images iteration `step` sees, `[batch_size]`: a slice of its epoch's permutation.
+    """The images of iteration `step`, `[batch_size]`: a slice of its epoch's permutation.
 
-    What an epoch's last whole batch leaves over is left out, other images in each epoch.
+    The remainder after an epoch's last full batch is left out, other images in each epoch.
     """
     epoch, position = divmod(step, num_images // batch_size)
     key_data = tuple(np.asarray(jax.random.key_data(key)).tolist())
@@ -38,10 +38,10 @@ def _permutation(key_data, impl, epoch, num_images):
 def stream(
     files: Files, key: chex.PRNGKey, batch_size: int, rows: slice, first_step: int, last_step: int
 ) -> Iterator[np.ndarray]:
-    """Reads iterations `first_step` to `last_step` from disk, some ahead of their use.
+    """Reads the batches of iterations `first_step` to `last_step` from disk, prefetching some.
 
     Args:
-      files: where.
+      files: the images.
       key: of the order of images.
       batch_size: over all processes.
       rows: this process's share of each batch.
@@ -49,7 +49,7 @@ def stream(
       last_step: one past the last.
 
     Yields:
-      `[rows, H, W, C]` uint8, an iteration each.
+      `[rows, H, W, C]` uint8, one per iteration.
     """
 
     def read(step):

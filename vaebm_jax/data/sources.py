@@ -1,6 +1,6 @@
-"""Where images come from: `SOURCES` has a row for each `data.name`.
+"""Data sets: `SOURCES` has one row per `data.name`.
 
-A new data set is one more row; what its files need is imported when it is loaded.
+A new data set is one more row; the packages that its files need are imported when it is loaded.
 """
 
 import functools
@@ -20,7 +20,7 @@ _DIGITS_IN_TRAIN = 1500
 _NUM_POINTS = {'train': 1_000_000, 'val': 100_000, 'test': 100_000}
 
 
-# Settings that only some data sets use: their value elsewhere, and which sets those are.
+# Settings that only some data sets use: their value for the others, and which sets use them.
 _OF_SOME = {
     'load_size': (0, 'a folder of images'),
     'white_level': (0, 'a folder of images'),
@@ -36,14 +36,14 @@ class Source(NamedTuple):
 
     Attributes:
       load: `(data, split)` to its images: `[N, H, W, C]` uint8; points, `[N, 1, 1, 2]` float32; or
-        files on disk, of which none is read yet.
-      splits: that it has; None: `load` gives files on disk, and these and the shares of the config
-        tell.
-      image_size: pixels a side, or what a smaller size must divide; None: the config says.
-      num_channels: None: the config says.
-      density: of points, in units of their own; None: images, in pixels.
-      has_val: whether there is a split val, to look at while training; else it is test.
-      settings: the settings of `data` that only some data sets use, and that this one does.
+        files on disk, not read yet.
+      splits: the names of its splits; None: `load` returns files on disk, and the splits depend on
+        these and on the shares of the config.
+      image_size: pixels per side, of which a smaller size must be a divisor; None: as configured.
+      num_channels: None: as configured.
+      density: of points; None: the data are images.
+      has_val: whether there is a split val, shown during training; else test is.
+      settings: which of the settings in `_OF_SOME` this data set uses.
       dir: what `data.dir` must be, in words; '': it may be left out.
     """
 
@@ -57,7 +57,7 @@ class Source(NamedTuple):
     dir: str = ''
 
     def needs(self, config: Config) -> Iterator[tuple[str, str]]:
-        """The settings that are wrong for this data set, each with what would be right."""
+        """Yields the settings that are wrong for this data set, each with what would be right."""
         name, values = config.data.name, flatten(config)
 
         def must_be(value, why, *settings):
@@ -89,7 +89,7 @@ def source_of(data: DataConfig) -> Source:
 
 
 def density_of(data: DataConfig) -> Density | None:
-    """The density that the data are points of; None where they are images."""
+    """The density of points; None if the data are images."""
     return source_of(data).density
 
 
@@ -108,7 +108,7 @@ def _tfds(data: DataConfig, split: str) -> np.ndarray:
 
 
 def _points(density: Density, data: DataConfig, split: str) -> np.ndarray:
-    """Drawn from a seed that is their split's: the same for every run."""
+    """Sampled with one seed per split, the same for every run."""
     points = density.draw(_NUM_POINTS[split], seed=list(_NUM_POINTS).index(split))
     return points.reshape(-1, 1, 1, 2)
 

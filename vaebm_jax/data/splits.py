@@ -1,17 +1,17 @@
-"""Splits: which there are, and how many images of a share."""
+"""Splits: their names, and the number of images of a share."""
 
 from vaebm_jax.config import DataConfig
 from vaebm_jax.runtime.errors import UserError
 
 
 def check_split(name: str, split: str, splits: tuple[str, ...]) -> None:
-    """Raises a UserError where the data set of this name has no such split."""
+    """Raises a UserError if the data set of this name has no such split."""
     if split not in splits:
         raise UserError(f'split must be one of {", ".join(splits)} of {name}, got {split!r}')
 
 
 def held_out_counts(total: int, data: DataConfig) -> tuple[int, int]:
-    """How many of `total` images are val's and test's, where no files of their own are.
+    """How many of `total` images are val and test, if these have no files of their own.
 
     The shares, rounded, but at least one for each split that has a share, and for train.
 

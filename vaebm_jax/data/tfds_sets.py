@@ -1,4 +1,4 @@
-"""Data sets that TFDS has prepared as array_record, which is read without TensorFlow."""
+"""Data sets prepared by TFDS as array_record, which can be read without TensorFlow."""
 
 import concurrent.futures
 import io
@@ -21,7 +21,7 @@ def load(data: DataConfig, split: str) -> np.ndarray:
     """The images of a split, `[N, H, W, C]` uint8, of the newest version that is array_record.
 
     Raises:
-      UserError: where there is none or it cannot be read, with the command that prepares one.
+      UserError: if there is none or it cannot be read, with the command that prepares one.
     """
     root = at_home(data.dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
     versions = _versions(root / data.name)
@@ -42,7 +42,7 @@ def load(data: DataConfig, split: str) -> np.ndarray:
         raise refusal(versions[0], _other_format(versions[0]))
     if version != versions[0]:
         reason = f'version {versions[0].name} {_other_format(versions[0])}'
-        log.say(f'data: {data.name} in version {version.name}, for {reason}')
+        log.say(f'data: {data.name} in version {version.name}, since {reason}')
     import tensorflow_datasets as tfds
     from google.protobuf.json_format import ParseError
 
@@ -72,13 +72,13 @@ def _read(builder, split):
 
 
 def _versions(folder):
-    """The folders of a set's versions, the newest first; TFDS prepares them under other names."""
+    """The folders of a set's versions, newest first; unfinished ones have other names."""
     versions = [path for path in folder.glob('*') if re.fullmatch(r'\d+\.\d+\.\d+', path.name)]
     return sorted(versions, key=lambda path: list(map(int, path.name.split('.'))), reverse=True)
 
 
 def _formats(version):
-    """The file formats of a version, as it says itself; none of one that is not whole."""
+    """The file formats of a version, by its own metadata; none if it is incomplete."""
     try:
         info = json.loads((version / 'dataset_info.json').read_text())
         return [info.get('fileFormat', 'tfrecord'), *info.get('alternativeFileFormats', ())]
@@ -90,15 +90,15 @@ def _other_format(version):
     """Why a version that is not array_record cannot be read."""
     formats = ' and '.join(_formats(version)).replace('tfrecord', 'TFRecord')
     return (
-        f'is there as {formats}, which takes TensorFlow to read'
+        f'is stored as {formats}, which needs TensorFlow to read'
         if formats
-        else 'is not whole, for it has no dataset_info.json that can be read'
+        else 'is incomplete: it has no readable dataset_info.json'
     )
 
 
 def _unfinished(folder):
     names = [path.name for path in folder.glob('*incomplete*')]
-    return f', for its preparation did not end ({names[0]} can be deleted)' if names else ''
+    return f', its preparation did not finish ({names[0]} can be deleted)' if names else ''
 
 
 def _how_to_prepare(root, name):
@@ -108,7 +108,7 @@ def _how_to_prepare(root, name):
         f"import tensorflow_datasets as tfds; tfds.data_source('{name}', data_dir={str(place)!r}, "
         "builder_kwargs={'file_format': 'array_record'})"
     )
-    code = re.sub(r'([\\"$`])', r'\\\1', code)  # It stands between double quotes.
+    code = re.sub(r'([\\"$`])', r'\\\1', code)  # It is put between double quotes.
     flag = shlex.quote(f'--config.data.dir={place}')
     return f'pip install \'vaebm_jax[tfds]\' and then python -c "{code}"' + (
         f' and then add {flag}' if place != root else ''
@@ -118,7 +118,7 @@ def _how_to_prepare(root, name):
 def _place(root, name):
     """Where to prepare a set: `root` if it has no version, else a folder with none or array_record.
 
-    TFDS prepares nothing over a version that it finds, be it in another format or half of one.
+    TFDS does not prepare over an existing version, even in another format or incomplete.
     """
     home = pathlib.Path(os.path.expanduser('~/tensorflow_datasets'))
     bases = (root, home, pathlib.Path('tensorflow_datasets'))
@@ -133,6 +133,6 @@ def _place(root, name):
 
 
 def _can_be_made(folder):
-    """Whether there is a folder that can be written to, or can be one."""
+    """Whether a folder can be written to, or can be made."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
