@@ -9,7 +9,7 @@ import pytest
 from vaebm_jax import create_states, generate
 from vaebm_jax.evaluation import sample_cache
 from vaebm_jax.evaluation.sample_cache import Draws, fingerprint
-from vaebm_jax.methods.generate import generate_keys, revise
+from vaebm_jax.methods.generate import generate_keys, refine
 
 SAMPLERS = ('ancestral', 'refined', 'refined_2x')
 
@@ -32,7 +32,7 @@ def test_they_are_those_of_generate(tiny_config, states, tmp_path):
     ancestral, refined = generate(key, states, tiny_config, 20, ema=False)
     np.testing.assert_allclose(samples['ancestral'], ancestral, atol=1e-6)
     np.testing.assert_allclose(samples['refined'], refined, atol=1e-5)
-    twice = revise(generate_keys(key)[1], states, tiny_config, ancestral, 6)
+    twice = refine(generate_keys(key)[1], states, tiny_config, ancestral, 6)
     np.testing.assert_allclose(samples['refined_2x'], twice, atol=1e-4)
 
 

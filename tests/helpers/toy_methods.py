@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from vaebm_jax.methods import Method, vaebm
 from vaebm_jax.methods.chains import run_chain
-from vaebm_jax.methods.devices import image_keys, local_chains, own_copy
+from vaebm_jax.methods.devices import image_keys, local_chains, local_copy
 from vaebm_jax.methods.parts import learn, update_energy
 from vaebm_jax.models.apply import decode
 from vaebm_jax.models.create import DECODER, ENCODER, ENERGY, Role
@@ -59,7 +59,7 @@ def replay_step(key, states, batch, config, axis_name=None):
     start = keys.uniform(keys.chain_keys(key_start, num_chains, first))
     rows = jnp.int32(start * MEMORY_SIZE)
     x = states.memory[rows].astype(jnp.float32) / 127.5 - 1.0
-    energy = own_copy(states.energy, axis_name)
+    energy = local_copy(states.energy, axis_name)
     keys_chain = keys.chain_keys(key_chain, num_chains, first)
     refined, _ = run_chain(keys_chain, energy, config, x, config.langevin.num_steps)
     energy, metrics = update_energy(states.energy, batch, refined, None, config, axis_name)
@@ -87,7 +87,7 @@ def five_step(key, states, batch, config, axis_name=None):
     key_z = keys.branch(jax.random.fold_in(key, states.step), 'second energy')
     states, metrics = vaebm.train_step(key, states, batch, config, axis_name)
     z = sample_prior(image_keys(key_z, batch, axis_name), len(batch.image), config.latent_dim)
-    samples = decode(own_copy(states.decoder, axis_name), z)
+    samples = decode(local_copy(states.decoder, axis_name), z)
     other, about = update_energy(
         states.models['other_energy'], batch, samples, None, config, axis_name
     )

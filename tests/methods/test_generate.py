@@ -222,7 +222,7 @@ def test_interpolation_decodes_the_draws_at_its_ends(tiny_config, states):
         guess = decode(states.decoder, sampling.sample_prior(key, 2, tiny_config.latent_dim))
         np.testing.assert_allclose(decoded[:, column], guess, atol=1e-6)
         keys = sampling.chain_keys(key_langevin, 2)
-        revised = sampling.revise(keys, states, tiny_config, guess, 3)
+        revised = sampling.refine(keys, states, tiny_config, guess, 3)
         np.testing.assert_allclose(refined[:, column], revised, atol=1e-5)
 
 

@@ -382,5 +382,5 @@ def test_what_models_are_drawn_with_is_refused_in_a_sentence(tiny_config):
     for condition in (None, jnp.zeros((1, 8, 8, 1)), jnp.zeros((0, 8, 8, 2)), jnp.zeros((8, 8, 2))):
         with pytest.raises((TypeError, ValueError), match='^condition must .*, got '):
             recover(KEY, states, conditional, condition, 1)
-    with pytest.raises(ValueError, match='^generate draws from models without a condition'):
+    with pytest.raises(ValueError, match='^generate needs models without a condition'):
         recover(KEY, states, tiny_config, jnp.zeros((1, 8, 8, 2)), 1)

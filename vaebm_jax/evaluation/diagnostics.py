@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.loading import first_images
-from vaebm_jax.methods.generate import generate, revise
+from vaebm_jax.methods.generate import generate, refine
 from vaebm_jax.models.apply import energy_of
 from vaebm_jax.models.energy import reference_energy
 from vaebm_jax.models.states import States
@@ -154,7 +154,7 @@ def long_chains(key: jax.Array, states: States, config: Config) -> list[dict]:
     x, rows = start, [row(start, 0)]
     # In pieces of one length, so that one is compiled.
     for done in log.tracked(range(100), 'long chains', 'training lengths', 100):
-        x = revise(key_langevin, states, config, x, num_steps, done * num_steps)
+        x = refine(key_langevin, states, config, x, num_steps, done * num_steps)
         if done + 1 in (1, 10, 100):
             rows.append(row(x, done + 1))
         jax.block_until_ready(x)

@@ -12,7 +12,7 @@ import numpy as np
 
 from vaebm_jax.config import Config, to_json
 from vaebm_jax.methods import METHODS
-from vaebm_jax.methods.generate import generate_keys, revise
+from vaebm_jax.methods.generate import generate_keys, refine
 from vaebm_jax.models.states import States
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import kept
@@ -86,7 +86,7 @@ class Draws:
         part = _sample(keys, self.states, self.config)
         if 'refined_2x' in self.samplers:
             num_steps = self.config.langevin.num_steps
-            part['refined_2x'] = revise(
+            part['refined_2x'] = refine(
                 keys[1], self.states, self.config, part['refined'], num_steps, num_steps
             )
         return {name: np.asarray(part[name][:_PART]) for name in self.samplers}

@@ -1,4 +1,4 @@
-"""Methods: what a run trains, how, and what is drawn from it. A row of METHODS is a method."""
+"""Methods: the models of a run, their training step and their samples; METHODS has one row each."""
 
 import fnmatch
 from collections.abc import Callable, Iterable
@@ -25,22 +25,22 @@ from vaebm_jax.samplers.keys import branch, check_one_key
 
 
 class Method(NamedTuple):
-    """What follows from `config.method`.
+    """A method, chosen by `config.method`.
 
     Attributes:
-      roles: the networks that it trains, by the names that they have in `States.models`.
+      roles: the networks that it trains, by their names in `States.models`.
       step: `(key, states, batch, config, axis_name) -> (states, metrics)`, as `vaebm.train_step`.
       sample: `(keys, states, config, num_samples, condition) -> {stage: images}`, with the states'
-        `params`. The two keys, of starts and of chains, are one a sample, `[num_samples]`: sample i
-        depends on keys i alone.
-      samplers: the stages of a sample in order, each in words, in which `{config...}` is filled in.
-        A stage `refined` says that the model `energy` is one, and refines the samples before it.
-      init_memory: `(key, config) -> pytree`: the first `States.memory`; None: there is none.
+        `params`. The two keys, of starting points and of chains, are `[num_samples]` each: sample i
+        depends only on keys i.
+      samplers: the stages of a sample in order, with a description in which `{config...}` is filled
+        in. A method with a stage `refined` has a model `energy`, which refines the stage before.
+      init_memory: `(key, config) -> pytree`: the initial `States.memory`; None: there is none.
       warm_start: the step of the first `config.warmup_steps` iterations; None: `step` itself.
-      progress: words on a step, in which metrics are filled in; left out where it has them not.
-      warning: `(step, metrics) -> words`, '' if all is well.
-      unused: settings that change nothing; `langevin.*` is a whole section.
-      needs: `config -> (setting, what would be right)` of each setting that is wrong with it.
+      progress: templates of a progress line, filled with metrics; skipped if a metric is missing.
+      warning: `(step, metrics) -> text`, '' for no warning.
+      unused: settings without effect; `langevin.*` is a complete section.
+      needs: `config -> (setting, what would be right)` for each setting that is wrong.
     """
 
     roles: dict[str, Role]
@@ -100,13 +100,12 @@ CHOICES['method'] = METHODS
 
 
 def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | None = None) -> States:
-    """The models of the config's method at step 0, with fresh parameters and an Adam each.
+    """The models of the config's method at step 0, with initial parameters and an Adam each.
 
     Args:
       key: of the initial parameters.
       config: the experiment.
-      condition: an example `[1, H, W, C + 1]` of what the models are conditioned on; None: as the
-        config has it.
+      condition: an example `[1, H, W, C + 1]` of the models' condition; None: as configured.
     """
     check_one_key(key)
     config.freeze()
@@ -117,9 +116,9 @@ def create_states(key: chex.PRNGKey, config: Config, condition: chex.Array | Non
 
 
 def rates_at(step: int, config: Config) -> dict[str, float]:
-    """The learning rates after `step` iterations, by whose they are.
+    """The learning rates after `step` iterations, by model.
 
-    The energy's counts its own updates, which a warm start has none of.
+    The energy's rate follows the energy's updates, of which a warm start has none.
     """
     sections = {role.section for role in METHODS[config.method].roles.values()}
     rates = {}
@@ -133,7 +132,7 @@ def rates_at(step: int, config: Config) -> dict[str, float]:
 
 
 def progress_words(metrics: dict[str, float], config: Config) -> str:
-    """A step's metrics for a person; those of a warm start are fewer."""
+    """A step's metrics in words; a warm start has fewer."""
     parts = []
     for words in METHODS[config.method].progress:
         try:
@@ -149,21 +148,21 @@ def has_energy(config: Config) -> bool:
 
 
 def is_unused(name: str, config: Config) -> bool:
-    """Whether the method has no use for a setting, by its dotted name."""
+    """Whether a setting, by its dotted name, has no effect in the method."""
     return any(fnmatch.fnmatchcase(name, unused) for unused in METHODS[config.method].unused)
 
 
 def refuse_without_energy(mode: str, config: Config) -> None:
-    """Raises a UserError where a mode measures an energy that the method does not train."""
+    """Raises a UserError if a mode measures an energy that the method does not train."""
     if not has_energy(config):
         raise UserError(f'--mode={mode} needs a run with an energy, got method={config.method!r}')
 
 
 def untrained_energy(step: int, config: Config) -> str:
-    """In words, if the energy of the checkpoint of this step has learned nothing; '' if it has."""
+    """A warning if the energy in the checkpoint of this step is untrained; '' if not."""
     if not METHODS[config.method].warm_start or step > config.warmup_steps or config.init_from:
         return ''
     return (
         f'warning: the energy is untrained at step {step}: the first {config.warmup_steps} steps '
-        'train the VAE alone (warmup_steps), so refined samples mean nothing'
+        'train only the VAE (warmup_steps), so refined samples are meaningless'
     )

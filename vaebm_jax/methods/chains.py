@@ -1,4 +1,4 @@
-"""Langevin chains as a config has them: from where the decoder starts them, on the energy."""
+"""Langevin chains as configured: started by the decoder, run on the energy."""
 
 import chex
 
@@ -18,25 +18,25 @@ def ancestral_langevin_sample(
     num_chains: int,
     condition: chex.Array | None = None,
 ) -> tuple[chex.Array, chex.Array, dict[str, chex.Array]]:
-    """A first guess by the decoder and its revision by the energy (poster, eq. i and ii).
+    """Ancestral samples of the decoder, refined by the energy (poster, eq. i and ii).
 
     Args:
       key_prior: for z; one key, or `[num_chains]`.
       key_langevin: for the chain; one key, or `[num_chains]`.
       states: the models, with the parameters to use as `params`.
-      config: gives the size of z and the chain.
-      num_chains: how many.
+      config: the size of z and the chain.
+      num_chains: number of chains.
       condition: `[num_chains, H, W, K]`, or None.
 
     Returns:
-      The guesses, the revised images, both `[num_chains, H, W, C]`, and `langevin_sample`'s info.
+      Ancestral and refined images, both `[num_chains, H, W, C]`, and `langevin_sample`'s info.
     """
     z = sample_prior(key_prior, num_chains, config.latent_dim)
-    guess = decode(states.decoder, z, condition)
+    ancestral = decode(states.decoder, z, condition)
     refined, info = run_chain(
-        key_langevin, states.energy, config, guess, config.langevin.num_steps, condition
+        key_langevin, states.energy, config, ancestral, config.langevin.num_steps, condition
     )
-    return guess, refined, info
+    return ancestral, refined, info
 
 
 def run_chain(
@@ -48,16 +48,16 @@ def run_chain(
     condition: chex.Array | None = None,
     first_step: chex.Numeric = 0,
 ) -> tuple[chex.Array, dict[str, chex.Array]]:
-    """`langevin_sample` as the config has it: on the energy, what is seen left in its place.
+    """`langevin_sample` as configured, on the energy; observed pixels are kept.
 
     Args:
-      key: one key, or one a chain.
+      key: one key, or one per chain.
       energy: the model.
-      config: `config.langevin` is the chain, `config.condition.updates` what it updates.
-      x: where the chains start, `[B, H, W, C]`.
+      config: `config.langevin` is the chain, `config.condition.updates` the pixels that it updates.
+      x: starting points of the chains, `[B, H, W, C]`.
       num_steps: T.
       condition: `[B, H, W, C + 1]`, or None.
-      first_step: how many steps the chains have behind them.
+      first_step: number of steps that the chains have already done.
     """
     hides = condition is not None and config.condition.updates == 'hidden'
     refined, info = langevin_sample(

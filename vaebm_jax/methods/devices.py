@@ -1,4 +1,4 @@
-"""A step's share of chains, images and keys on one of several devices, and means over all.
+"""A device's share of a step's chains, images and keys, and means over all devices.
 
 `axis_name` is the mapped axis of devices; None: there is one device.
 """
@@ -15,7 +15,7 @@ from vaebm_jax.samplers.keys import chain_keys
 def local_chains(
     config: Config, batch: Batch, axis_name: str | None = None
 ) -> tuple[int, chex.Numeric]:
-    """This device's number of chains, and the index of its first among all devices' chains."""
+    """This device's number of chains, and the global index of its first chain."""
     num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     num_chains, rest = divmod(config.num_chains, num_devices)
     if rest:
@@ -28,14 +28,14 @@ def local_chains(
 
 
 def image_keys(key: chex.PRNGKey, batch: Batch, axis_name: str | None = None) -> chex.PRNGKey:
-    """A key for each of this device's images, by its index among all devices'."""
+    """A key for each of this device's images, by the image's global index."""
     num_images = batch.image.shape[0]
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
     return chain_keys(key, num_images, device * num_images)
 
 
 def chain_condition(condition: chex.Array | None, num_chains: int) -> chex.Array | None:
-    """Each chain's condition `[num_chains, ...]`: chain i sees image `i // k`, k to an image."""
+    """Each chain's condition `[num_chains, ...]`: that of image `i // k` for k chains per image."""
     if condition is None:
         return None
     repeats, rest = divmod(num_chains, condition.shape[0])
@@ -48,15 +48,15 @@ def chain_condition(condition: chex.Array | None, num_chains: int) -> chex.Array
 
 
 def mean_over_devices(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
-    """The mean over the mapped axis; `tree` itself where there is none."""
+    """The mean over the mapped axis; `tree` itself if there is none."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
-def own_copy(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
-    """The same on every device, as each device's own: its gradient is then that device's alone.
+def local_copy(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+    """Replicated values as device-local ones, so their gradient is that of the local device.
 
-    `jax.shard_map` sums the gradient of what devices share over them, unless check_vma=False; the
-    mean of such sums would be too large by the number of devices. Its types say what is shared.
+    `jax.shard_map` sums the gradient of replicated values over devices, unless check_vma=False; the
+    mean of such sums would be too large by the number of devices.
     """
     if axis_name is None or jax.typeof(jax.lax.axis_index(axis_name)) == jax.typeof(jnp.int32(0)):
         return tree

@@ -1,4 +1,4 @@
-"""Samples of trained models: generate, recover, interpolate, and the revision by steps."""
+"""Samples of trained models: generate, refine, recover, interpolate, and the steps of a chain."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -24,33 +24,33 @@ _RECOVERIES_A_CALL = 32
 def generate(
     key: chex.PRNGKey, states: States, config: Config, num_samples: int, ema: bool = True
 ) -> tuple[chex.Array, chex.Array]:
-    """Draws images: the decoder's guesses, and the same after the Langevin revision.
+    """Samples images: ancestral samples of the decoder, and the same after the Langevin steps.
 
-    Sample i depends on `key` and i alone, however many are drawn.
+    Sample i depends only on `key` and i, not on the number of samples.
 
     Args:
       key: one key.
-      states: trained models, as `load` gives them.
+      states: trained models, as returned by `load`.
       config: the experiment; `config.langevin` is the chain.
       num_samples: N.
-      ema: draw with the averaged parameters.
+      ema: use the averaged parameters.
 
     Returns:
-      Images of the method's first and last stage, ancestral and refined, `[N, H, W, C]` each; by a
-      method of one stage (vae) the ancestral twice. Pixels leave [-1, 1], the ancestral by
-      `config.data.headroom` at most; clip them to show them.
+      Images of the method's first and last stage, ancestral and refined, `[N, H, W, C]` each; a
+      method with one stage (vae) returns the ancestral images twice. Pixels can be outside
+      [-1, 1], ancestral ones by at most `config.data.headroom`; clip them for display.
     """
     check_one_key(key)
     num_samples = arguments.whole_number('num_samples', num_samples, least=1)
     if config.condition.kind != 'none':
-        raise ValueError(f'recover draws from models with a condition, got {config.condition.kind}')
+        raise ValueError(f'recover needs models with a condition, got {config.condition.kind}')
     states = averaged(states) if ema else states
     drawn = generate_by(generate_keys(key), states, config, num_samples)
     return drawn[0], drawn[-1]
 
 
 def generate_keys(key: chex.PRNGKey) -> tuple[chex.PRNGKey, chex.PRNGKey]:
-    """The keys of z and of the chains' noise that `generate` draws with."""
+    """The keys of z and of the chains' noise in `generate`."""
     key_prior, key_langevin = jax.random.split(branch(key, 'generate'))
     return key_prior, key_langevin
 
@@ -83,27 +83,27 @@ def recover(
     ema: bool = True,
     track: Callable[[range], Iterable[int]] = iter,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Several images for each condition: the decoder's guesses, and the same after revision.
+    """Several images for each condition: ancestral samples, and the same after refinement.
 
-    Recovery k of condition i depends on `key`, i, k and that condition alone.
+    Recovery k of condition i depends only on `key`, i, k and that condition.
 
     Args:
       key: one key.
-      states: trained conditional models, as `load` gives them.
+      states: trained conditional models, as returned by `load`.
       config: the experiment; `config.langevin` is the chain.
       condition: `[N, H, W, C + 1]`, of `make_condition` or `from_mask`.
       num_recoveries: K.
-      ema: draw with the averaged parameters.
-      track: goes through the numbers at which the calls' recoveries begin; may show progress.
+      ema: use the averaged parameters.
+      track: iterates over the first index of each call, for example with a progress bar.
 
     Returns:
-      Ancestral and refined images, `[N, K, H, W, C]` each, what is seen in its place; by a method
-      without an energy (vae) the ancestral twice.
+      Ancestral and refined images, `[N, K, H, W, C]` each, with observed pixels unchanged; a method
+      without an energy (vae) returns the ancestral images twice.
     """
     check_one_key(key)
     num_recoveries = arguments.whole_number('num_recoveries', num_recoveries, least=1)
     if config.condition.kind == 'none':
-        raise ValueError('generate draws from models without a condition, got condition.kind none')
+        raise ValueError('generate needs models without a condition, got condition.kind none')
     size, channels = config.data.image_size, config.data.num_channels
     if np.ndim(condition) != 4 or np.shape(condition)[1:] != (size, size, channels + 1):
         raise ValueError(
@@ -116,7 +116,7 @@ def recover(
 
 
 def recover_keys(key: chex.PRNGKey) -> tuple[chex.PRNGKey, chex.PRNGKey]:
-    """The keys of z and of the chains' noise that `recover` draws with."""
+    """The keys of z and of the chains' noise in `recover`."""
     key_prior, key_langevin = jax.random.split(branch(key, 'recover'))
     return key_prior, key_langevin
 
@@ -156,7 +156,7 @@ def _recover(key_prior, key_langevin, states, config, condition, chains):
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'num_steps'))
-def revise(
+def refine(
     key: chex.PRNGKey,
     states: States,
     config: Config,
@@ -165,15 +165,15 @@ def revise(
     first_step: chex.Numeric = 0,
     condition: chex.Array | None = None,
 ) -> chex.Array:
-    """`num_steps` of the config's chain on the energy, from `x` `[N, H, W, C]` on.
+    """`num_steps` of the configured chain on the energy, starting from `x` `[N, H, W, C]`.
 
     Args:
-      key: one key, or `[N]`, one a chain.
-      states: trained models; their `params` count.
+      key: one key, or `[N]`, one per chain.
+      states: trained models; their `params` are used.
       config: `config.langevin` is the chain.
-      x: where the chains stand.
+      x: the current points of the chains.
       num_steps: of this call.
-      first_step: how many steps they have behind them.
+      first_step: number of steps that the chains have already done.
       condition: `[N, H, W, C + 1]`, or None.
     """
     return run_chain(key, states.energy, config, x, num_steps, condition, first_step)[0]
@@ -181,30 +181,30 @@ def revise(
 
 @functools.partial(jax.jit, static_argnames=('config', 'num_samples'))
 def revision(key: chex.PRNGKey, states: States, config: Config, num_samples: int) -> chex.Array:
-    """The revision by steps (poster, "Langevin revision"): `[T + 1, N, H, W, C]`.
+    """The steps of the chain (poster, "Langevin revision"): `[T + 1, N, H, W, C]`.
 
-    The first are the ancestral samples and the last the refined ones of `generate` with this key
-    and `ema=False`.
+    The first are the ancestral and the last the refined samples of `generate` with this key and
+    `ema=False`.
     """
     key_prior, key_langevin = generate_keys(key)
     keys = chain_keys(key_langevin, num_samples)
-    guess = decode(states.decoder, sample_prior(key_prior, num_samples, config.latent_dim))
+    ancestral = decode(states.decoder, sample_prior(key_prior, num_samples, config.latent_dim))
 
     def step(x, t):
-        x = revise(keys, states, config, x, 1, t)
+        x = refine(keys, states, config, x, 1, t)
         return x, x
 
-    _, film = jax.lax.scan(step, guess, jnp.arange(config.langevin.num_steps, dtype=jnp.int32))
-    return jnp.concatenate([guess[jnp.newaxis], film])
+    _, film = jax.lax.scan(step, ancestral, jnp.arange(config.langevin.num_steps, dtype=jnp.int32))
+    return jnp.concatenate([ancestral[jnp.newaxis], film])
 
 
 def between(first: chex.Array, last: chex.Array, num_points: int, spherical: bool) -> chex.Array:
     """From z `[N, d]` to z `[N, d]` in even steps, both included: `[N, num_points, d]`.
 
-    In a straight line as the authors do, or along the arc, whose points are as long as draws from
-    the prior are (K. Shoemake, 1985). Where no arc leads from one to the other, the line is taken:
-    for a pair of opposite directions, as half of all pairs are where d = 1, and for a zero. For a
-    pair of one direction the line is the arc's limit.
+    In a straight line as the authors do, or along the arc, whose points have the norm of samples of
+    the prior (K. Shoemake, 1985). If no arc connects a pair, the line is used: for opposite
+    directions, as in half of all pairs if d = 1, and for a zero. For a pair of equal directions the
+    line is the arc's limit.
     """
     part = jnp.linspace(0.0, 1.0, num_points, dtype=first.dtype).reshape(1, -1, 1)
     first, last = first[:, jnp.newaxis], last[:, jnp.newaxis]
@@ -213,7 +213,7 @@ def between(first: chex.Array, last: chex.Array, num_points: int, spherical: boo
     one, other = _direction(first), _direction(last)
     apart = jnp.sum(jnp.square(other - one), axis=-1, keepdims=True)
     joined = jnp.sum(jnp.square(other + one), axis=-1, keepdims=True)
-    # The squared sine of the angle, to what rounding leaves of it. Zeros have no direction.
+    # The squared sine of the angle, up to rounding. Zeros have no direction.
     is_arc = 0.25 * apart * joined > jnp.finfo(apart.dtype).eps
     is_arc &= jnp.any(first, axis=-1, keepdims=True) & jnp.any(last, axis=-1, keepdims=True)
     apart, joined = (jnp.where(is_arc, square, 1.0) for square in (apart, joined))
@@ -225,7 +225,7 @@ def between(first: chex.Array, last: chex.Array, num_points: int, spherical: boo
 def _direction(z):
     """`z` `[..., d]` of length 1; zeros stay."""
     highest = jax.lax.stop_gradient(jnp.max(jnp.abs(z), axis=-1, keepdims=True))
-    z = z / jnp.where(highest > 0.0, highest, 1.0)  # So that no square leaves the floats' range.
+    z = z / jnp.where(highest > 0.0, highest, 1.0)  # So that no square overflows or underflows.
     square = jnp.sum(jnp.square(z), axis=-1, keepdims=True)
     return z / jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
 
@@ -239,31 +239,31 @@ def interpolate(
     num_points: int,
     spherical: bool = False,
 ) -> tuple[chex.Array, chex.Array]:
-    """Images between pairs of prior draws, decoded, and the same revised.
+    """Images between pairs of samples of the prior, decoded, and the same refined.
 
-    The points of a pair share their Langevin noise, so that only z makes them differ.
+    The points of a pair share their Langevin noise, so they differ only by z.
 
     Args:
       key: one key.
-      states: trained models; their `params` count.
+      states: trained models; their `params` are used.
       config: the experiment.
       num_pairs: N.
-      num_points: P of each pair; the first and the last are the draws themselves.
+      num_points: P of each pair, with both ends.
       spherical: along the arc in place of the straight line.
 
     Returns:
-      `[N, P, H, W, C]` each; by a method without an energy the decoded twice.
+      `[N, P, H, W, C]` each; a method without an energy returns the decoded images twice.
     """
     key_first, key_last, key_langevin = jax.random.split(branch(key, 'interpolate'), 3)
     draw = lambda key: sample_prior(key, num_pairs, config.latent_dim)
     z = between(draw(key_first), draw(key_last), num_points, spherical)
-    guess = decode(states.decoder, z.reshape(-1, config.latent_dim))
-    refined = guess
+    ancestral = decode(states.decoder, z.reshape(-1, config.latent_dim))
+    refined = ancestral
     if has_energy(config):
         keys = jnp.repeat(chain_keys(key_langevin, num_pairs), num_points, axis=0)
-        refined = revise(keys, states, config, guess, config.langevin.num_steps)
-    shape = (num_pairs, num_points, *guess.shape[1:])
-    return guess.reshape(shape), refined.reshape(shape)
+        refined = refine(keys, states, config, ancestral, config.langevin.num_steps)
+    shape = (num_pairs, num_points, *ancestral.shape[1:])
+    return ancestral.reshape(shape), refined.reshape(shape)
 
 
 @jax.jit

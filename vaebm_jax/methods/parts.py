@@ -1,4 +1,4 @@
-"""Updates and losses that the steps of several methods share."""
+"""Updates and losses shared by several methods."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ import optax
 
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import Batch
-from vaebm_jax.methods.devices import mean_over_devices, own_copy
+from vaebm_jax.methods.devices import local_copy, mean_over_devices
 from vaebm_jax.models import spectral, vae
 from vaebm_jax.models.apply import decode, energy_of
 from vaebm_jax.models.energy import mle_loss
@@ -26,13 +26,13 @@ def learn(
     config: Config,
     axis_name: str | None = None,
 ) -> tuple[dict[str, TrainState], Metrics]:
-    """One optimizer step of some models down the gradient of one loss, its mean over devices.
+    """One optimizer step of some models on one loss, with the gradient's mean over devices.
 
     Args:
-      models: those that learn, by name.
-      loss_fn: of the models, with the parameters to differentiate: the loss on this device's share,
-        and metrics.
-      config: `config.ema_decay` is that of their averages.
+      models: the models to update, by name.
+      loss_fn: maps the models, with the parameters to differentiate, to the loss on this device's
+        share, and metrics.
+      config: `config.ema_decay` is that of the averages.
       axis_name: the mapped axis of devices, if there is one.
 
     Returns:
@@ -42,7 +42,7 @@ def learn(
     def loss_of(params):
         return loss_fn({name: models[name].replace(params=params[name]) for name in models})
 
-    params = own_copy({name: model.params for name, model in models.items()}, axis_name)
+    params = local_copy({name: model.params for name, model in models.items()}, axis_name)
     grads, metrics = jax.grad(loss_of, has_aux=True)(params)
     grads, metrics = mean_over_devices((grads, metrics), axis_name)
     metrics |= {f'grad_norm/{name}': optax.tree.norm(grads[name]) for name in models}
@@ -58,12 +58,12 @@ def update_energy(
     config: Config,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One maximum-likelihood step: down on `batch`, up on `samples` (poster, eq. 2).
+    """One maximum-likelihood step: lowers U on `batch`, raises it on `samples` (poster, eq. 2).
 
     Args:
       state: the energy.
       batch: observed images, with their condition.
-      samples: revised images `[B', H, W, C]`; constants.
+      samples: refined images `[B', H, W, C]`; constants.
       condition: of the samples, or None.
       config: the experiment.
       axis_name: the mapped axis of devices, if there is one.
@@ -88,7 +88,7 @@ def update_energy(
 
 
 def with_noise(keys: chex.PRNGKey, batch: Batch, config: Config) -> Batch:
-    """The batch as the energy sees it: noise of `energy.data_noise` on its images, a key each."""
+    """The batch for the energy: its images with noise of `energy.data_noise`, one key per image."""
     if not config.energy.data_noise:
         return batch
     noise = normal(keys, batch.image.shape[1:])
@@ -106,24 +106,24 @@ def update_vae(
     axis_name: str | None = None,
     teaching: Sequence[Loss] = (),
 ) -> tuple[TrainState, TrainState, Metrics]:
-    """One step of variational MCMC teaching: the VAE's bound on revised images (poster, eq. 3).
+    """One step of variational MCMC teaching: the VAE's ELBO on refined images (poster, eq. 3).
 
     Args:
-      key_posterior: for z given x; one key, or one a sample.
-      key_dropout: for the encoder's dropout rows, one a sample.
+      key_posterior: for z given x; one key, or one per sample.
+      key_dropout: for the encoder's dropout rows, one per sample.
       encoder: the inference model.
       decoder: the generator.
-      samples: revised images `[B', H, W, C]`, from which alone the poster's VAE learns.
+      samples: refined images `[B', H, W, C]`; the poster's VAE learns only from these.
       condition: of the samples, or None.
       config: the experiment.
       axis_name: the mapped axis of devices, if there is one.
-      teaching: what is added to the bound: `known_z_loss`, `truth_loss` of the data.
+      teaching: further losses, added to the ELBO's: `known_z_loss`, `truth_loss` of the data.
     """
 
     def loss_fn(models):
         models = models['encoder'], models['decoder']
         bound, metrics = vae_loss(key_posterior, key_dropout, *models, samples, condition, config)
-        # A bound that does not count is a metric alone: 0 times it would still be differentiated.
+        # With weight 0 it is only a metric: 0 times it would still be differentiated.
         loss = config.vae.bound_weight * bound if config.vae.bound_weight else 0.0
         return loss + sum(extra(*models) for extra in teaching), metrics
 
@@ -140,7 +140,7 @@ def vae_loss(
     condition: chex.Array | None,
     config: Config,
 ) -> tuple[chex.Array, Metrics]:
-    """The mean of `vae.negative_elbo` over images, by a draw of z for each, and its two parts."""
+    """The mean of `vae.negative_elbo` over images, with one sample of z each, and its two parts."""
     mean, log_std = encoder.apply_fn({'params': encoder.params}, images, condition, key_dropout)
     z = vae.reparameterize(key_posterior, mean, log_std)
     rate = vae.rate(mean, log_std)
@@ -157,30 +157,30 @@ def known_z_loss(
     encoder: TrainState,
     decoder: TrainState,
 ) -> chex.Array:
-    """`known_z_weight` times the mean of |x - g(z)|², z that from which the chain to x started.
+    """`known_z_weight` times the mean of |x - g(z)|², where the chain to x started from g(z).
 
     Args:
-      keys: from which the chains' z were drawn, one a chain.
-      refined: where they ended, `[B, H, W, C]`.
+      keys: the keys of the chains' z, one per chain.
+      refined: the last points of the chains, `[B, H, W, C]`.
       condition: of the chains, or None.
       config: the experiment.
-      encoder: not used: no inference stands between z and x here.
+      encoder: not used: z is known, not inferred.
       decoder: the generator.
     """
     del encoder
     if not config.vae.known_z_weight:
         return 0.0
-    return config.vae.known_z_weight * guess_error(keys, refined, condition, config, decoder)
+    return config.vae.known_z_weight * ancestral_error(keys, refined, condition, config, decoder)
 
 
-def guess_error(
+def ancestral_error(
     keys: chex.PRNGKey,
     images: chex.Array,
     condition: chex.Array | None,
     config: Config,
     decoder: TrainState,
 ) -> chex.Array:
-    """The mean of |x - g(z)|² over images `[B, H, W, C]`, z drawn from the prior by a key each."""
+    """The mean of |x - g(z)|² over images `[B, H, W, C]`, with z from the prior, one key each."""
     z = vae.sample_prior(keys, images.shape[0], config.latent_dim)
     return jnp.mean(vae.distortion(images, decode(decoder, z, condition)))
 
@@ -188,14 +188,15 @@ def guess_error(
 def truth_loss(
     keys: chex.PRNGKey, batch: Batch, config: Config, encoder: TrainState, decoder: TrainState
 ) -> chex.Array:
-    """What draws the VAE to the data themselves, which the poster does not do.
+    """The VAE's losses on the data, which the poster does not have.
 
-    `truth_weight` times its bound on the data, and `guess_weight` times the squared distance from
-    first guesses, `g(z, c)` with z from the prior, to the truth (J. Xie et al., Cooperative
-    training of fast thinking initializer and slow thinking solver for conditional learning, 2021).
+    `truth_weight` times its negative ELBO on the data, and `guess_weight` times the squared
+    distance from ancestral samples, `g(z, c)` with z from the prior, to the truth (J. Xie et al.,
+    Cooperative training of fast thinking initializer and slow thinking solver for conditional
+    learning, 2021).
 
     Args:
-      keys: one an image.
+      keys: one per image.
       batch: data and their condition.
       config: the experiment.
       encoder: the inference model.
@@ -209,22 +210,23 @@ def truth_loss(
         )
         loss += config.vae.truth_weight * bound
     if config.vae.guess_weight:
-        error = guess_error(key_prior, batch.image, batch.condition, config, decoder)
+        error = ancestral_error(key_prior, batch.image, batch.condition, config, decoder)
         loss += config.vae.guess_weight * error
     return loss
 
 
 def chain_metrics(
-    guess: chex.Array,
+    ancestral: chex.Array,
     refined: chex.Array,
     info: dict[str, chex.Array],
     data: chex.Array,
     axis_name: str | None = None,
 ) -> Metrics:
-    """How far and how steeply the chain moved, and how much its samples differ from one another.
+    """Metrics of the chain: its motion and gradients, and the spread of its samples.
 
     `langevin/motion` is the root mean square change of a pixel. `spread` is the standard deviation
-    of the samples over that of the data (a pixel's, over images): near 0 all are one picture.
+    of the samples divided by that of the data (of a pixel over images): near 0 all samples are the
+    same.
     """
     moments = {
         name: (jnp.mean(x, axis=0), jnp.mean(jnp.square(x), axis=0))
@@ -234,7 +236,7 @@ def chain_metrics(
         'langevin/energy_start': jnp.mean(info['energy'][:1]),
         'langevin/grad_norm_first': jnp.mean(info['grad_norm'][:1]),
         'langevin/grad_norm_last': jnp.mean(info['grad_norm'][-1:]),
-        'motion': jnp.mean(jnp.square(refined - guess)),
+        'motion': jnp.mean(jnp.square(refined - ancestral)),
     }
     moments, metrics = mean_over_devices((moments, means), axis_name)
     variance = {

@@ -23,13 +23,12 @@ def vae_step(
     config: Config,
     axis_name: str | None = None,
 ) -> tuple[States, Metrics]:
-    """A VAE that learns from the data: no chain, and an energy, if there is one, stands still.
+    """One step of a VAE that learns from the data: no chain; an energy, if any, is not changed.
 
-    `vae.guess_weight` counts as it does in `train_step`; `vae.truth_weight`, `bound_weight` and
-    `known_z_weight` do not: there is one bound, that of the data, and no chain.
-    `methods.METHODS` lists what else is not used.
     Arguments and results are those of `train_step`, whose warm start this is
-    (`config.warmup_steps`).
+    (`config.warmup_steps`). `vae.guess_weight` is used as in `train_step`; `vae.truth_weight`,
+    `bound_weight` and `known_z_weight` are not: there is only the ELBO of the data, and no chain.
+    `methods.METHODS` lists the other unused settings.
     """
     keys = image_keys(jax.random.fold_in(key, states.step), batch, axis_name)
     key_posterior, key_dropout, key_truth = (fold_in(keys, part) for part in range(3))
@@ -57,6 +56,6 @@ def sample(
     num_samples: int,
     condition: chex.Array | None = None,
 ) -> dict[str, chex.Array]:
-    """What the decoder makes of z from the prior: a VAE's `sample` in METHODS."""
+    """The decoder's images of z from the prior: a VAE's `sample` in METHODS."""
     z = sample_prior(keys[0], num_samples, config.latent_dim)
     return {'ancestral': decode(states.decoder, z, condition)}

@@ -1,1 +1,1 @@
-"""Energies, encoders and decoders: their networks, their states, and how they are applied."""
+"""Energies, encoders and decoders: their networks, states, and how to apply them."""

@@ -47,6 +47,6 @@ def energy_fn(
 ) -> Callable[[chex.Array], chex.Array]:
     """A trained energy as a function of images `[B, H, W, C]`, to `[B]` in nats.
 
-    Images as in training: in [-1, 1], black and white as far beyond as `config.data.headroom`.
+    Images as in training: in [-1, 1]; with headroom h black is -1 - h and white 1 + h.
     """
     return energy_of((averaged(states) if ema else states).energy, config, condition)

@@ -1,4 +1,4 @@
-"""From an experiment's config to untrained models, one for each role of a method."""
+"""Untrained models from a config, one for each role of a method."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from vaebm_jax.samplers.keys import branch
 
 
 def learning_rate(peak: float, schedule: ScheduleConfig, num_steps: int) -> optax.Schedule:
-    """The rate at each step: `peak`, and how it falls over a run of `num_steps`."""
+    """The learning rate at each step of a run of `num_steps`, starting from `peak`."""
     if schedule.rise_steps:
         rise = optax.linear_schedule(0.0, 1.0, schedule.rise_steps)
         level = learning_rate(peak, dataclasses.replace(schedule, rise_steps=0), num_steps)
@@ -35,12 +35,12 @@ def learning_rate(peak: float, schedule: ScheduleConfig, num_steps: int) -> opta
 
 
 def energy_steps(config: Config) -> int:
-    """How long the run is for the energy's rate."""
+    """The number of steps over which the energy's learning rate falls."""
     return config.schedule.energy_steps or config.num_steps
 
 
 # Functions are equal only to themselves. Made once for equal settings, they let states of several
-# seeds go through one compilation, and be stacked and compared by `jax.tree.map`.
+# seeds share one compilation, and be stacked and compared by `jax.tree.map`.
 
 
 @functools.lru_cache
@@ -82,13 +82,13 @@ def _decoder(config, **common):
 
 
 class Role(NamedTuple):
-    """What one of a method's networks is.
+    """The kind of one of a method's networks.
 
     Attributes:
-      network: `(config, activation, dtype, init_std, convolution) -> flax module`, called with what
-        it takes and a condition or None.
+      network: `(config, activation, dtype, init_std, convolution) -> flax module`, called with its
+        input and a condition or None.
       section: of the config, for its optimizer: energy or vae.
-      takes: image or z.
+      takes: its input, image or z.
     """
 
     network: Callable[..., nn.Module]
@@ -104,13 +104,13 @@ DECODER = Role(_decoder, 'vae', takes='z')
 def create_models(
     key: chex.PRNGKey, config: Config, roles: dict[str, Role], condition: chex.Array | None = None
 ) -> dict[str, TrainState]:
-    """A TrainState for each role, at step 0: fresh parameters and an Adam.
+    """A TrainState for each role, at step 0: initial parameters and an Adam.
 
     Args:
-      key: of the initial parameters; those of a role are the same whatever other roles there are.
+      key: of the initial parameters; those of a role do not depend on the other roles.
       config: the experiment.
       roles: by name.
-      condition: as `methods.create_states` has it.
+      condition: as in `methods.create_states`.
     """
     size, channels = config.data.image_size, config.data.num_channels
     if condition is None and config.condition.kind != 'none':
@@ -130,8 +130,8 @@ def create_models(
 
     def create(name, role):
         init, apply = _functions(role.network(config, **common))
-        own_key = usual[name] if name in usual else branch(key, name)
-        params = init(own_key, examples[role.takes], condition)['params']
+        role_key = usual[name] if name in usual else branch(key, name)
+        params = init(role_key, examples[role.takes], condition)['params']
         section = getattr(config, role.section)
         num_steps = energy_steps(config) if role.section == 'energy' else config.num_steps
         model = TrainState.create(

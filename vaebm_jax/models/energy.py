@@ -10,7 +10,7 @@ import jax.numpy as jnp
 def reference_energy(
     x: chex.Array, reference_std: float, reference_mean: float = 0.0
 ) -> chex.Array:
-    """`|x - m|² / (2 σ²)` in nats, `[B]`: -log N(x; m, σ² I), its constant left out."""
+    """`|x - m|² / (2 σ²)` in nats, `[B]`: -log N(x; m, σ² I) without its constant."""
     square = jnp.square(x - reference_mean).reshape(x.shape[0], -1)
     return jnp.sum(square, axis=1) / (2.0 * reference_std**2)
 
@@ -26,10 +26,10 @@ def energy(
     """`U(x) = |x - m|² / (2 σ²) - scale · f(x)` in nats, `[B]`.
 
     The network's f tilts a Gaussian reference of standard deviation σ. With `scale=1` this is the
-    authors' form, whose f must itself reach 1e6 nats. With `scale=0`, which stands for 1 / σ², it
-    is the normalised form `(|x - m|² / 2 - f(x)) / σ²`: the same family, but f is of order one and
-    an ordinary learning rate serves. The mean m is 0, a grey image, with the authors; where most
-    pixels have another value, f need not first undo the reference there.
+    authors' form, whose f must reach 1e6 nats. With `scale=0`, which stands for 1 / σ², it is the
+    normalized form `(|x - m|² / 2 - f(x)) / σ²`: the same family, but f is of order one and an
+    ordinary learning rate works. The authors' mean m is 0, a grey image; if most pixels have
+    another value, set m to it, so that f need not learn to undo the reference there.
 
     Args:
       f: the network's outputs, summed, `[B]`.
@@ -56,7 +56,7 @@ def make_energy_fn(
     scale: float = 0.0,
     reference_mean: float = 0.0,
 ) -> Callable[[chex.Array], chex.Array]:
-    """Closes a network over its parameters and condition: `energy_fn(x) -> [B]` nats."""
+    """An energy with given parameters and condition: `energy_fn(x) -> [B]` nats."""
 
     def energy_fn(x):
         f = apply_fn({'params': params}, x, condition)
@@ -68,7 +68,7 @@ def make_energy_fn(
 def mle_loss(energy_data: chex.Array, energy_samples: chex.Array) -> chex.Array:
     """`E_data[U] - E_samples[U]`, whose gradient is that of KL(p_data || p_theta).
 
-    Poster, "Analysis by synthesis": lower on data, higher on what the model believes.
+    Poster, "Analysis by synthesis": lowers the energy of data, raises that of samples.
 
     Args:
       energy_data: `[n]` nats at observed images.

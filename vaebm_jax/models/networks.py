@@ -1,6 +1,6 @@
 """The three networks, each built from a table of layers.
 
-A table is a tuple of rows; `config.NetworkConfig` says what may stand in it:
+A table is a tuple of rows; `config.NetworkConfig` lists the allowed ones:
 
     ('conv', features, kernel, stride)   convolution, zero padding ("SAME"), activation; in the
                                          decoder without a stride
@@ -13,9 +13,8 @@ A table is a tuple of rows; `config.NetworkConfig` says what may stand in it:
                                          the features and depth-to-space
     ('dropout', rate)                    encoder, while it learns
 
-Parameters are float32. With `dtype='bfloat16'` the inner layers compute in it; what is summed to
-a number or a pixel (the energy's last layer, the encoder's heads, the decoder's last layer) stays
-in float32.
+Parameters are float32. With `dtype='bfloat16'` the inner layers compute in it; the last layers
+(the energy's last layer, the encoder's heads, the decoder's last layer) stay in float32.
 """
 
 import functools
@@ -33,7 +32,7 @@ from vaebm_jax.samplers.keys import fold_in
 
 
 def _mixes_types(call):
-    """Layers of bfloat16 and of float32 meet in a network, also where JAX's promotion is strict."""
+    """Lets layers of bfloat16 and float32 mix, also under JAX's strict promotion."""
 
     @functools.wraps(call)
     def with_promotion(*args, **kwargs):
@@ -44,11 +43,11 @@ def _mixes_types(call):
 
 
 class _Network(nn.Module, kw_only=True):
-    """What the networks have in common.
+    """The common part of the networks.
 
     Attributes:
       activation: 'leaky_relu' (slope 0.2, the authors' choice) or 'silu'.
-      dtype: of the inner layers' computation; 'float32' stands for the parameters' own type.
+      dtype: of the inner layers' computation; 'float32' stands for the type of the parameters.
       init_std: standard deviation of initial kernels; 0: LeCun's.
       convolution: 'auto', the package's own, or 'plain', XLA's with JAX's gradients.
     """
@@ -87,7 +86,7 @@ class _Network(nn.Module, kw_only=True):
     def residual(self, features, stride, x):
         """The activation of `x + conv(activation(conv(x)))`, both pooled.
 
-        Where the number of features changes, x is brought to it by a kernel of 1 x 1.
+        If the number of features changes, x is mapped to it by a 1 x 1 kernel.
         """
         pool = lambda x: nn.avg_pool(x, (stride, stride), (stride, stride)) if stride > 1 else x
         inner = self.activate(self.conv(features, 3, 1, x))
@@ -98,7 +97,7 @@ class _Network(nn.Module, kw_only=True):
         return self.activate(x + inner)
 
     def bottom_up(self, layers, x, condition, dropout_keys=None):
-        """The trunk of energy and encoder: an image, with its condition's channels, to features."""
+        """The trunk of energy and encoder: from an image and its condition to features."""
         if condition is not None:
             x = jnp.concatenate([x, condition], axis=-1)
         for index, (kind, *sizes) in enumerate(layers):
@@ -120,7 +119,7 @@ class _Network(nn.Module, kw_only=True):
 def leaky_relu(x: chex.Array) -> chex.Array:
     """`x` where it is not negative, `0.2 x` elsewhere.
 
-    On a TPU the slope is a number, not a mask: masks are a sixth of a v5e's step of CIFAR-10.
+    On a TPU the slope is computed without a mask: masks take a sixth of a CIFAR-10 step on a v5e.
     """
     by_comparison = lambda x: jnp.where(x >= 0, jnp.ones_like(x), 0.2)
     by_sign = lambda x: jnp.clip(jnp.sign(x) + 1.0, 0.2, 1.0)
@@ -129,22 +128,22 @@ def leaky_relu(x: chex.Array) -> chex.Array:
 
 
 def silu(x: chex.Array) -> chex.Array:
-    """`x · sigmoid(x)`, rounded once; by a tanh, twice as fast on a CPU as by an exponential."""
+    """`x · sigmoid(x)`, rounded once; by a tanh, on a CPU twice as fast as an exponential."""
     half = 0.5 * x.astype(np.promote_types(x.dtype, np.float32))
     return (half * (1.0 + jnp.tanh(half))).astype(x.dtype)
 
 
 def _dropout(keys, x, rate):
-    """Flax's own draws one mask for the batch; here each chain has its own key."""
+    """Flax's dropout uses one key for the batch; here there is one key per chain."""
     share = np.float32(1.0 - rate)
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, share, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
 def cast_inner(params: chex.ArrayTree, dtype: str) -> chex.ArrayTree:
-    """The energy's parameters with those of its inner layers in the type that they compute in.
+    """The energy's parameters, with those of the inner layers cast to the type of computation.
 
-    Done once before a loop, this spares a GPU a cast of every kernel in each of its turns.
+    Done once before a loop, this saves a GPU from casting every kernel in each iteration.
     """
     if dtype != 'bfloat16':
         return params
@@ -169,7 +168,7 @@ class Encoder(_Network):
     """The inference model π_β(z|x): mean and log standard deviation, `[B, latent_dim]` each.
 
     The variance is `exp(h)` of a head h, as the authors', up to the prior's, 1, and `1 + h` above:
-    one odd image for which h is 100 would overflow the rate, and every parameter after it.
+    one unusual image with an h of 100 would overflow the rate, and then every parameter.
     """
 
     layers: tuple
@@ -183,7 +182,7 @@ class Encoder(_Network):
         condition: chex.Array | None = None,
         dropout_keys: chex.PRNGKey | None = None,
     ) -> tuple[chex.Array, chex.Array]:
-        """`dropout_keys`, one a chain, switch the dropout rows on; without them there is none."""
+        """With `dropout_keys`, one per chain, the dropout rows are active."""
         features = self.bottom_up(self.layers, x, condition, dropout_keys)
         mean = self.dense(self.latent_dim, features, last='mean')
         head = self.dense(self.latent_dim, features, last='log_variance')
@@ -192,18 +191,18 @@ class Encoder(_Network):
 
 
 class Decoder(_Network):
-    """The generator g_α(z): images `[B, H, W, C]`, within `limit` by a tanh where `output` says so.
+    """The generator g_α(z): images `[B, H, W, C]`, bounded by `limit` if `output` is tanh.
 
-    Where the authors have batch norm with batch statistics, also when they sample, this has group
-    norm: it keeps no state, and no image depends on the others of its batch or device. Where they
-    have transposed convolutions, whose weight gradient costs 65 times the forward pass on a CPU
+    In place of the authors' batch norm, which uses batch statistics also in sampling, this has
+    group norm: it has no state, and no image depends on others of its batch or device. In place of
+    their transposed convolutions, whose weight gradient costs 65 times the forward pass on a CPU
     and which leave a checkerboard, this has the `up` rows. The first map is as small as the `up`
-    rows allow; what they then overshoot is cropped (28 pixels from 4: 8, 16, 32, 28).
+    rows allow; the result is cropped to size (28 pixels from 4: 8, 16, 32, 28).
 
-    With a condition the images are its hint and a residual, and the hint alone where pixels are
-    seen. A table that begins with `down` rows is a U-Net: they read the condition, each `up` row's
-    map is joined with the one of its size from the way down, and z scales and shifts the features
-    of every row; with `modulated` it does so in other tables, too.
+    With a condition the images are the initial fill plus a residual; observed pixels are kept. A
+    table that begins with `down` rows is a U-Net: they read the condition, each `up` row's map is
+    concatenated with the `down` map of its size, and z scales and shifts the features of every row;
+    with `modulated` it also does so in other tables.
     """
 
     layers: tuple
@@ -247,7 +246,7 @@ class Decoder(_Network):
             if kind == 'up' and skips:
                 skip = skips.pop()
                 x = jnp.concatenate([x[:, : skip.shape[1], : skip.shape[2]], skip], axis=-1)
-        # Untrained, a conditional decoder's guess is the hint.
+        # An untrained conditional decoder returns the initial fill.
         last = {} if condition is None else {'kernel_init': nn.initializers.zeros}
         if x.ndim == 2:
             x = self.dense(height * width * channels, x, last='image', **last)
@@ -262,7 +261,7 @@ class Decoder(_Network):
 
     def modulate(self, x, z):
         """Each feature of a map times `1 + scale(z)`, plus `shift(z)`."""
-        # Untrained, z changes nothing: features that it has made noise of are slow to learn from.
+        # At first z has no effect: features with random modulation are slow to learn from.
         heads = self.dense(2 * x.shape[-1], z, kernel_init=nn.initializers.zeros)
         scale, shift = jnp.split(heads, 2, axis=-1)
         return x * (1.0 + scale[:, jnp.newaxis, jnp.newaxis]) + shift[:, jnp.newaxis, jnp.newaxis]

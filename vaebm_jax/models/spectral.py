@@ -1,8 +1,9 @@
-"""Spectral normalisation: every kernel divided by its largest singular value.
+"""Spectral normalization: every kernel divided by its largest singular value.
 
-It bounds how steep a network can be. A kernel is the matrix of all that one output reads, `[inputs,
-outputs]`, a convolution's too (Miyato et al., Spectral normalization for generative adversarial
-networks, 2018). The singular value is found by power iteration from the vector of the step before.
+It bounds a network's gradient. A kernel, also of a convolution, is taken as the matrix from all
+inputs of one output, `[inputs, outputs]` (Miyato et al., Spectral normalization for generative
+adversarial networks, 2018). The singular value is found by power iteration from the previous step's
+vector.
 """
 
 import chex
@@ -11,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-_ITERATIONS_AT_THE_START = 30
+_INITIAL_ITERATIONS = 30
 
 
 @jax.jit
 def start(params: chex.ArrayTree) -> dict[str, chex.Array]:
-    """The first right singular vector `[outputs]` of each kernel, by its path; nearly."""
+    """The approximate first right singular vector `[outputs]` of each kernel, by its path."""
     u = {}
     for path, kernel in _kernels(params).items():
-        # Of chance, or it might be orthogonal to the one that is sought; the same every time.
+        # Random, since it must not be orthogonal to the solution; the same every time.
         u[path] = jnp.asarray(np.random.default_rng(0).normal(size=kernel.shape[-1]), kernel.dtype)
-    return jax.lax.fori_loop(0, _ITERATIONS_AT_THE_START, lambda _, u: iterate(params, u), u)
+    return jax.lax.fori_loop(0, _INITIAL_ITERATIONS, lambda _, u: iterate(params, u), u)
 
 
 def iterate(params: chex.ArrayTree, u: dict[str, chex.Array]) -> dict[str, chex.Array]:
@@ -32,7 +33,7 @@ def iterate(params: chex.ArrayTree, u: dict[str, chex.Array]) -> dict[str, chex.
 def normalize(
     params: chex.ArrayTree, u: dict[str, chex.Array], norm: float = 1.0
 ) -> chex.ArrayTree:
-    """`params`, each kernel scaled to a largest singular value of `norm`; biases as they are.
+    """`params`, each kernel scaled to a largest singular value of `norm`; biases unchanged.
 
     Differentiable: the singular vectors are constants, and the value `v' W u` has a gradient.
     """
@@ -50,7 +51,7 @@ def _kernels(params):
 
 
 def _singular(kernel, u):
-    """The left and the right singular vector after one iteration from `u`; constants."""
+    """The left and right singular vectors after one iteration from `u`, without gradients."""
     matrix = jax.lax.stop_gradient(kernel).reshape(-1, kernel.shape[-1])
     v = _unit(matrix @ u)
     return v, _unit(matrix.T @ v)

@@ -1,4 +1,4 @@
-"""What goes in and out of the compiled step: the states of the models."""
+"""Data types of the jitted functions: the states of the models."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from flax.training import train_state
 
 
 class TrainState(train_state.TrainState):
-    """Flax's TrainState with an exponential moving average of the parameters beside them.
+    """Flax's TrainState with an exponential moving average of the parameters.
 
     `apply_fn` is the network's `apply`: `apply_fn({'params': params}, ...)`.
 
     Attributes:
       ema_params: the average.
-      extra: what the model keeps and no gradient changes: spectral norm's vectors; None: nothing.
-      was_trained: whether the first parameters were those of another run (`init_from`).
+      extra: state without gradients, such as spectral norm's vectors; None: nothing.
+      was_trained: whether the initial parameters came from another run (`init_from`).
     """
 
     ema_params: Any = None
@@ -28,7 +28,7 @@ class TrainState(train_state.TrainState):
 
     @classmethod
     def create(cls, *, apply_fn, params, tx, **fields) -> 'TrainState':
-        """A model at step 0, its average beginning at a copy of its parameters.
+        """A model at step 0; its average starts as a copy of its parameters.
 
         Args:
           apply_fn: of the energy `(variables, x, condition) -> [B]`, of the encoder
@@ -36,45 +36,45 @@ class TrainState(train_state.TrainState):
             decoder `(variables, z, condition) -> [B, H, W, C]`; `variables['params']` is `params`.
           params: a dict of arrays, or of further such trees.
           tx: an optax transformation.
-          **fields: of the state, in place of these.
+          **fields: further fields of the state.
         """
         fields = {'ema_params': jax.tree.map(jnp.copy, params)} | fields
         state = super().create(apply_fn=apply_fn, params=params, tx=tx, **fields)
-        # An array from the start: a Python int would be traced a second time.
+        # An array from the start: a Python int would cause a second trace.
         return state.replace(step=jnp.zeros((), jnp.int32))
 
     def advance(self, grads: chex.ArrayTree, ema_decay: float) -> 'TrainState':
-        """One optimizer step, and the average follows.
+        """One optimizer step, and an update of the average.
 
         The average's decay warms up as (1 + n) / (10 + n) after n updates of this model, so that
-        the first parameters, which are noise, are soon forgotten. Where the model `was_trained`
-        they are none, and the decay is `ema_decay` from the start. `ema_decay=0` keeps no memory.
+        the random initial parameters are soon forgotten. If the model `was_trained` the decay is
+        `ema_decay` from the start. `ema_decay=0`: the average equals the parameters.
         """
         is_double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(grads))
-        # Adam and schedules compute with counts: in float32, whatever JAX's switches are.
+        # Adam and schedules compute with counts: in float32, for any JAX configuration.
         with jax.numpy_dtype_promotion('standard'), jax.enable_x64(is_double):
             if not self.was_trained:
                 ema_decay = jnp.minimum(ema_decay, (1.0 + self.step) / (10.0 + self.step))
             state = self.apply_gradients(grads=grads)
             average = optax.incremental_update(state.params, self.ema_params, 1.0 - ema_decay)
-        # Parameters may be of fewer bits than the decay.
+        # Parameters may have fewer bits than the decay.
         average = jax.tree.map(lambda new, old: new.astype(old.dtype), average, self.ema_params)
         return state.replace(ema_params=average)
 
 
 @flax.struct.dataclass
 class States:
-    """A run's models by name, its clock, and what else it remembers.
+    """A run's models by name, its step, and a method's memory.
 
     `States(energy, encoder, decoder)` are the usual three p_theta, pi_beta and q_alpha; others are
     given by name: `States(critic=..., generator=...)`. `replace` takes models by name, too.
 
     Attributes:
       models: the models.
-      step: the run's clock, an int32: the number of iterations done. A model's own `step` counts
-        its updates. If not given: the energy's, or 0 without one.
-      memory: what a method keeps from one iteration to the next beside models, such as a replay
-        buffer: any pytree; None: nothing.
+      step: number of iterations done, int32. A model's `step` counts that model's updates. If not
+        given: the energy's, or 0 without one.
+      memory: what a method stores between iterations besides models, such as a replay buffer: any
+        pytree; None: nothing.
     """
 
     models: dict[str, TrainState]
@@ -121,10 +121,10 @@ class States:
         return self.models[name]
 
     def advance(self, **changes: Any) -> 'States':
-        """The states an iteration later, with these models (or memory) in place of the old."""
+        """The states after one more iteration, with these models (or memory) replaced."""
         return self.replace(step=self.step + 1, **changes)
 
 
 def _copy(step):
-    """A clock of its own: of two that share a buffer, none could be donated."""
+    """A copy: if two steps shared a buffer, neither could be donated."""
     return step if isinstance(step, jax.ShapeDtypeStruct) else jnp.array(step, jnp.int32)

@@ -2,11 +2,11 @@
 
 Along one axis, two neighbouring outputs of a filter of 2 taps cost 3 products in place of 4, of 3
 taps 4 in place of 6; over both axes 9 in place of 16 and 16 in place of 36. (S. Winograd,
-Arithmetic Complexity of Computations, 1980; A. Lavin, S. Gray, CVPR 2016.) The differences that it
-takes cost a few roundings: float32 stays within 2e-6 of the largest value.
+Arithmetic Complexity of Computations, 1980; A. Lavin, S. Gray, CVPR 2016.) The additional sums cost
+a few roundings: float32 stays within 2e-6 of the largest value.
 
-A filter of stride s is one of stride 1 over blocks of s x s pixels, its taps gathered likewise: a
-4x4 kernel of stride 2 has 2x2 taps over four times the channels.
+A filter of stride s is a filter of stride 1 over blocks of s x s pixels, with its taps grouped
+likewise: a 4x4 kernel of stride 2 has 2x2 taps over four times the channels.
 """
 
 import functools
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# By the number of taps: what is taken of the input, of the filter and of the products, so that
+# By the number of taps: the transforms of the input, of the filter and of the products, so that
 # outputs = OUTPUT @ ((INPUT @ inputs) * (FILTER @ taps)).
 _INPUT = {
     2: ((1, -1, 0), (0, 1, 0), (0, -1, 1)),
@@ -36,7 +36,7 @@ _OUTPUT = {
 
 
 class _Axis(NamedTuple):
-    """One of the two spatial axes: two outputs a tile, the input padded to pairs of blocks."""
+    """One of the two spatial axes: two outputs per tile, the input padded to pairs of blocks."""
 
     size: int
     kernel: int
@@ -57,7 +57,7 @@ class _Axis(NamedTuple):
 
     @property
     def saving(self):
-        """The products of the plain convolution over those of this one."""
+        """The number of products of the plain convolution divided by that of this one."""
         return self.kernel * self.outputs / (self.tiles * (self.taps + 1) * self.stride)
 
     @property
@@ -66,7 +66,7 @@ class _Axis(NamedTuple):
 
     @property
     def missing(self):
-        """Pixels before and after the image, up to whole pairs of blocks."""
+        """Padding before and after the image, up to full pairs of blocks."""
         return self.padding[0], self.blocks * self.stride - self.size - self.padding[0]
 
 
@@ -81,7 +81,7 @@ def saving(
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
 ) -> float:
-    """How many times fewer products it takes than the plain convolution; 0: there is no such form.
+    """The factor by which it saves products over the plain convolution; 0: not applicable.
 
     Args:
       shape: of the images, `[B, H, W, I]`.
@@ -118,7 +118,7 @@ def input_grad(
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
 ) -> chex.Array:
-    """The cotangent of `conv`'s `x`, of `shape` `[B, H, W, I]`: each of its turns transposed."""
+    """The cotangent of `conv`'s `x`, of `shape` `[B, H, W, I]`: each of its steps transposed."""
     axes = _axes(shape, kernel.shape, strides, padding)
     rows, columns = axes
     product = functools.partial(_product, contracted=((1,), (1,)))
@@ -128,7 +128,7 @@ def input_grad(
     products = _map(lambda product: product.reshape(blocks), products)
     inputs = _combine(_INPUT, axes, products, transposed=True)
 
-    def at_blocks(a, b):  # All that falls on the blocks 2 p + a, 2 q + b of tiles p, q.
+    def at_blocks(a, b):  # The sum over the blocks 2 p + a, 2 q + b of tiles p, q.
         parts = [
             _pad(inputs[i][j], (i // 2, 1 - i // 2), (j // 2, 1 - j // 2))
             for i in range(a, len(inputs), 2)
@@ -166,13 +166,13 @@ def kernel_grad(
 
 
 def _inputs(x, axes, dtype):
-    """What is taken of the input: `[tiles of all images, channels of a block]` for each product."""
+    """The transformed input: `[tiles of all images, channels of a block]` for each product."""
     rows, columns = axes
     x = _once(_pad(x, rows.missing, columns.missing))
-    x = x.reshape(*x.shape[:2], columns.blocks, -1)  # In each row a block's pixels lie together.
+    x = x.reshape(*x.shape[:2], columns.blocks, -1)  # In each row a block's pixels are contiguous.
 
     def of_row(row):
-        """What is taken of this row of each block: `[B, tiles, tiles, its channels]`."""
+        """The transform of this row of each block: `[B, tiles, tiles, its channels]`."""
 
         def block(i, j):
             first = i * rows.stride + row
@@ -188,7 +188,7 @@ def _inputs(x, axes, dtype):
 
 
 def _filters(kernel, axes, dtype):
-    """What is taken of the taps: `[channels of a block, O]` for each product."""
+    """The transformed taps: `[channels of a block, O]` for each product."""
     rows, columns = axes
     _, _, inputs, outputs = kernel.shape
     kernel = wide(kernel)
@@ -201,7 +201,7 @@ def _filters(kernel, axes, dtype):
 
 
 def _outputs(cotangent, axes, dtype):
-    """What each product gets of the outputs' cotangent: `[tiles of all images, O]`."""
+    """The transformed cotangent of the outputs: `[tiles of all images, O]` for each product."""
     rows, columns = axes
     cotangent = _once(_pad(cotangent, *((0, 2 * axis.tiles - axis.outputs) for axis in axes)))
 
@@ -220,7 +220,7 @@ def _product(a, b, contracted=((1,), (0,))):
 
 
 def wide(x):
-    """In float32 at the least: XLA's CPU compiler rounds bfloat16 anew at each move of the data."""
+    """At least float32: XLA's CPU compiler rounds bfloat16 again at each copy of the data."""
     return x.astype(np.promote_types(x.dtype, np.float32))
 
 
@@ -245,7 +245,7 @@ def _combine(matrices, axes, table, transposed=False):
 
 
 def _weighted(weights, parts):
-    """The weighted sum; zeros and factors of one cost nothing."""
+    """The weighted sum; factors of 0 and 1 cost nothing."""
     terms = []
     for weight, part in zip(weights, parts, strict=True):
         if weight:
