@@ -123,7 +123,7 @@ def run() -> None:
         print(interruption, file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)
     except KeyboardInterrupt:
-        print('interrupted: the same command goes on', file=sys.stderr)
+        print('interrupted: the same command resumes the work', file=sys.stderr)
         distributed.leave(os.EX_TEMPFAIL)
     except Exception as error:
         is_loss, is_users = (

@@ -227,7 +227,7 @@ def workdirs():
     yield [*digits, '--workdir=trained', '--config.seed=1'], 'with other settings (use another work'
     yield [*digits, '--workdir=trained', '--config.latent_dim=3'], 'latent_dim was 16, now 3'
     yield [*digits, '--workdir=all_damaged', '--config.num_steps=4'], 'every checkpoint in '
-    yield [*digits, '--workdir=all_damaged', '--resume=strict'], '--resume=strict goes on from'
+    yield [*digits, '--workdir=all_damaged', '--resume=strict'], '--resume=strict resumes only from'
     for name in SAVED:
         yield [*digits, f'--workdir={name}'], f'{name}/config.json: '
     for mode in ('sample', 'evaluate', 'report', 'recover'):

@@ -185,4 +185,4 @@ finally:
         assert 'data: 24 images of array' in result.stderr
     np.save(tmp_path / 'images.npy', np.concatenate([images, images]))
     result = run('--config.num_steps=4')
-    assert result.returncode == 1 and 'held 30 images then and holds 60 now' in result.stderr
+    assert result.returncode == 1 and 'held 30 images before and holds 60 now' in result.stderr

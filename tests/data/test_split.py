@@ -179,10 +179,10 @@ def move(folder):
 @pytest.mark.parametrize(
     'change, said',
     [
-        (add, 'held 20 images then and holds 21 now'),
-        (remove, 'held 20 images then and holds 19 now'),
-        (rename, 'holds 20 images as then, but not by the same names'),
-        (move, 'holds 20 images as then, but not by the same names'),
+        (add, 'held 20 images before and holds 21 now'),
+        (remove, 'held 20 images before and holds 19 now'),
+        (rename, 'holds 20 images as before, but with other names'),
+        (move, 'holds 20 images as before, but with other names'),
     ],
 )
 def test_a_folder_that_changed_is_refused(config, tmp_path, change, said, resident_bytes):
@@ -190,7 +190,9 @@ def test_a_folder_that_changed_is_refused(config, tmp_path, change, said, reside
     train(dataclasses.replace(config, num_steps=4), tmp_path / 'run')
     change(tmp_path / 'set')
     before = on_disk(tmp_path / 'run')
-    with pytest.raises(UserError, match=rf'cannot go on.*{said}.*--config.init_from=') as error:
+    with pytest.raises(
+        UserError, match=rf'cannot be resumed.*{said}.*--config.init_from='
+    ) as error:
         train(config, tmp_path / 'run')
     assert '\n' not in str(error.value)
     assert on_disk(tmp_path / 'run') == before
@@ -207,7 +209,7 @@ def test_a_folder_with_splits_may_get_other_test_images(config, tmp_path):
     add(tmp_path / 'splits' / 'test')
     train(config, tmp_path / 'run')
     add(tmp_path / 'splits' / 'train')
-    with pytest.raises(UserError, match='held 20 images then and holds 21 now'):
+    with pytest.raises(UserError, match='held 20 images before and holds 21 now'):
         train(dataclasses.replace(config, num_steps=7), tmp_path / 'run')
 
 
@@ -238,7 +240,7 @@ def test_a_run_from_before_is_scored_with_a_warning_and_not_gone_on_with(config,
 
     as_before(workdir)
     before = on_disk(workdir)
-    match = 'cannot go on, for it is from before the names of images .* --config.init_from='
+    match = 'cannot be resumed: it is from a version that .* --config.init_from='
     with pytest.raises(UserError, match=match):
         train(longer(config), workdir)
     assert on_disk(workdir) == before
@@ -250,7 +252,7 @@ def test_a_run_from_before_is_scored_with_a_warning_and_not_gone_on_with(config,
     ):
         score(config, workdir, num_samples=20, **number)
         said = capsys.readouterr().err
-        assert said.count('may have trained on images of val and test, for it is from before') == 1
+        assert said.count('may have trained on images of val and test: it is from a version') == 1
     train(dataclasses.replace(longer(config), init_from=str(workdir)), tmp_path / 'new')
 
 
@@ -259,7 +261,7 @@ def test_a_changed_folder_is_told_where_it_is_scored(config, tmp_path, capsys):
     add(tmp_path / 'set')
     scores.evaluate(config, tmp_path / 'run', num_samples=20)
     said = capsys.readouterr().err
-    assert 'val and test, for data.dir held 20 images then and holds 21 now' in said
+    assert 'val and test: data.dir held 20 images before and holds 21 now' in said
 
 
 def test_test_images_that_were_trained_on_are_told(config, tmp_path, capsys):

@@ -102,7 +102,7 @@ def test_one_network_trains_draws_and_is_scored(tiny_config, tmp_path, capsys):
 def test_a_start_from_a_method_without_a_model_in_common_is_refused(tiny_config, tmp_path):
     train(config_of(tiny_config, 'gaussian'), tmp_path / 'first')
     config = dataclasses.replace(config_of(tiny_config, 'vae'), init_from=str(tmp_path / 'first'))
-    with pytest.raises(UserError, match='holds no decoder or encoder, for its method is gaussian'):
+    with pytest.raises(UserError, match='holds no decoder or encoder: its method is gaussian'):
         train(config, tmp_path / 'second')
     assert not (tmp_path / 'second').exists()
 

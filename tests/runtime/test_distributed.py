@@ -23,7 +23,7 @@ from vaebm_jax.data.order import batch_indices, stream
 from vaebm_jax.runtime import distributed
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.training.loop import train
-from vaebm_jax.training.parallel import own_rows
+from vaebm_jax.training.parallel import local_rows
 
 PATIENCE = 900  # Seconds, on a machine that does other things too.
 
@@ -219,7 +219,7 @@ def test_shares_of_a_stream_are_disjoint_and_cover_the_epoch(tiny_config, tmp_pa
     shares = []
     for process in range(3):
         monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
-        shares.append(np.stack(list(stream(folder, key, 8, own_rows(8, devices), 0, 2))))
+        shares.append(np.stack(list(stream(folder, key, 8, local_rows(8, devices), 0, 2))))
     assert [share.shape[1] for share in shares] == [2, 4, 2]
     seen = np.concatenate(shares, axis=1)[:, :, 0, 0, 0] // 16
     np.testing.assert_array_equal(seen, [batch_indices(key, step, 16, 8) for step in range(2)])
@@ -263,7 +263,7 @@ def test_a_signal_to_one_saves_in_all_and_another_number_goes_on(tiny_config, tm
     assert statuses(processes) == [75, 75]
     states, _ = load(tmp_path / 'run')
     step = int(states.step)
-    line = f'interrupted: SIGTERM; step {step} of 4000 is saved, the same command goes on'
+    line = f'interrupted: SIGTERM; step {step} of 4000 is saved, the same command resumes'
     assert 200 < step < 4000
     first, second = said(tmp_path / 'run', 0), said(tmp_path / 'run', 1)
     assert first[0].endswith('2 x cpu (cpu) in 2 processes') and first[-1].startswith(line)
@@ -394,7 +394,9 @@ def test_what_process_0_finds_ends_all_in_one_line(tiny_config, tmp_path):
     processes = start(tiny_config, run, 2, '--resume=strict')
     assert statuses(processes) == [1, 1]
     for process in range(2):
-        assert said(run, process)[-1].startswith('error: --resume=strict goes on from the newest')
+        assert said(run, process)[-1].startswith(
+            'error: --resume=strict resumes only from the newest'
+        )
     assert len(said(run, 1)) == 1
     assert statuses(start(tiny_config, run, 2)) == [0, 0]
     assert 'resume: from step 4' in '\n'.join(said(run, 0))

@@ -142,7 +142,9 @@ def test_a_hang_up_ends_other_modes_as_sigterm_does(tiny_config, tmp_path, ignor
             assert process.poll() is None
             process.send_signal(signal.SIGTERM)
         lines = process.communicate(timeout=240)[1].splitlines()
-    assert process.returncode == 75 and lines[-1] == 'interrupted: the same command goes on'
+    assert (
+        process.returncode == 75 and lines[-1] == 'interrupted: the same command resumes the work'
+    )
 
 
 @pytest.mark.parametrize(

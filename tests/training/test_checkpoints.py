@@ -15,7 +15,7 @@ from vaebm_jax.training.checkpoints import (
     damage,
     load,
     load_config,
-    newest_whole,
+    newest_complete,
 )
 from vaebm_jax.training.loop import train
 from vaebm_jax.training.metrics_file import MetricsFile
@@ -98,10 +98,10 @@ def test_a_damaged_checkpoint_is_not_used(tiny_config, tmp_path, capsys):
     for path in (run / 'checkpoints' / '6').rglob('*'):
         if path.is_file() and path.name != 'digests.json':
             path.write_bytes(path.read_bytes()[1:])
-    with pytest.raises(UserError, match=r'checkpoints/6 is damaged: .* of \[2, 4, 6\], --step'):
+    with pytest.raises(UserError, match=r'checkpoints/6 is damaged: .* of \[2, 4, 6\] with'):
         load(run)
     assert int(load(run, 4)[0].step) == 4
-    with pytest.raises(UserError, match='--resume=strict goes on from the newest checkpoint alone'):
+    with pytest.raises(UserError, match='--resume=strict resumes only from the newest checkpoint'):
         train(tiny_config, run, strict=True)
     capsys.readouterr()
     again = train(tiny_config, run)
@@ -126,13 +126,13 @@ def test_a_checkpoint_without_digests_is_used_only_where_there_is_no_better(tiny
     train(tiny_config, tmp_path)
     with checkpoint_manager(tmp_path) as manager:
         (tmp_path / 'checkpoints/6/digests.json').unlink()
-        assert newest_whole(manager) == 4
+        assert newest_complete(manager) == 4
         assert sorted(manager.all_steps()) == [2, 4]
         for path in (tmp_path / 'checkpoints').glob('*/digests.json'):
             path.unlink()
         with pytest.raises(UserError, match='--resume=strict'):
-            newest_whole(manager, strict=True)
-        assert newest_whole(manager) == 4
+            newest_complete(manager, strict=True)
+        assert newest_complete(manager) == 4
     assert int(load(tmp_path)[0].step) == 4
 
 

@@ -133,7 +133,7 @@ def test_a_compilation_after_a_warm_start_is_no_training_time(tiny_config, tmp_p
 def test_a_run_without_a_step_for_the_energy_warns(tiny_config, tmp_path, capsys):
     tiny_config.num_steps, tiny_config.warmup_steps = 2, 2
     train(tiny_config, tmp_path)
-    warning = "the energy learns nothing, for all 2 steps are the warm start's (warmup_steps 2)"
+    warning = 'the energy is not trained: all 2 steps are the warm start (warmup_steps 2)'
     assert warning in capsys.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     assert rows and not any('energy_data' in row for row in rows)
@@ -225,7 +225,7 @@ def test_another_end_of_the_run_tells_how_the_rates_jump(tiny_config, tmp_path, 
     said = capsys.readouterr().err
     line = (
         "warning: at step 6 the energy's learning rate rises from 0.000367 to 0.001 and the VAE's "
-        'learning rate rises from 5e-06 to 0.0001, for num_steps was 6 and is now 12'
+        'learning rate rises from 5e-06 to 0.0001: num_steps was 6 and is now 12'
     )
     assert said.count('rises from') == 2 and said.index(line) < said.index('compiling')
     states = train(dataclasses.replace(config, num_steps=13), tmp_path)
@@ -240,9 +240,9 @@ VAE = "the VAE's learning rate falls from 0.0001 to 4.3e-05"
 @pytest.mark.parametrize(
     'schedule, method, said',
     [
-        ({}, 'vaebm', f'{ENERGY} and {VAE}, for num_steps was 20 and is now 10'),
-        ({}, 'vae', f'{VAE}, for num_steps'),
-        ({'energy_steps': 40}, 'vaebm', f'{VAE}, for num_steps'),
+        ({}, 'vaebm', f'{ENERGY} and {VAE}: num_steps was 20 and is now 10'),
+        ({}, 'vae', f'{VAE}: num_steps'),
+        ({'energy_steps': 40}, 'vaebm', f'{VAE}: num_steps'),
         ({'name': 'constant'}, 'vaebm', ''),
         ({'name': 'exponential', 'decay_steps': 3}, 'vaebm', ''),
     ],

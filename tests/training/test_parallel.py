@@ -7,7 +7,7 @@ from helpers.devices import assert_close, run_on_devices
 
 from vaebm_jax.config import Config
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.training.parallel import check_divides, own_rows, split_rows
+from vaebm_jax.training.parallel import check_divides, local_rows, split_rows
 
 
 @pytest.mark.multi_device
@@ -64,7 +64,7 @@ def test_the_processes_shares_are_the_batch_in_its_order(monkeypatch, owners):
     found = []
     for process in sorted(set(owners)):
         monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
-        shares = split_rows(batches[:, own_rows(6, devices)], devices)
+        shares = split_rows(batches[:, local_rows(6, devices)], devices)
         if len(devices) == 1:
             assert shares.shape == batches.shape
             shares = shares[np.newaxis]

@@ -42,7 +42,7 @@ _COLLECTIVE = re.compile(
 
 LOSS = (
     'another process of the run has ended, whose own lines say why; started again in all of them, '
-    'the same command goes on from the newest checkpoint'
+    'the same command resumes from the newest checkpoint'
 )
 
 T = TypeVar('T')

@@ -1,1 +1,1 @@
-"""A run: the loop, its calls on one device or many, its checkpoints and what it tells."""
+"""A run: the loop, its calls on one device or many, its checkpoints, metrics and log."""

@@ -1,7 +1,7 @@
-"""States on disk by Orbax, the config beside them, and a trained run read back.
+"""Checkpoints: saving and restoring states with Orbax, and loading a trained run.
 
-Orbax restores a file in which a bit has changed as if it were whole. So a checkpoint carries the
-digests of its files, and is read only if they agree.
+Orbax restores a file with a flipped bit without an error. So a checkpoint includes the digests of
+its files, and is read only if they match.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ from vaebm_jax.models.states import States
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import local_folder, sync_tree, write_atomically, written
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.training.parallel import all_devices, whole_states
+from vaebm_jax.training.parallel import all_devices, global_states
 
 _DIGESTS = 'digests.json'
-_NO_DIGESTS = f'it has no {_DIGESTS}, and cannot be told to be whole'
+_NO_DIGESTS = f'it has no {_DIGESTS}, so it cannot be checked'
 _MOST_DIGESTS = 10**7  # Bytes; a checkpoint has some dozens of files.
 
 
@@ -42,8 +42,8 @@ def checkpoint_manager(
 ) -> ocp.CheckpointManager:
     """Orbax's manager of `<workdir>/checkpoints/<step>/`, keeping the newest `keep` (0: all).
 
-    Half of a checkpoint that a killed run left is cleared away, but for one who only reads: what
-    looks so may be the one that a run is writing.
+    A partial checkpoint of a killed run is deleted, but not with `read_only`: another run may be
+    writing it.
     """
     return ocp.CheckpointManager(
         local_folder(workdir).absolute() / 'checkpoints',
@@ -52,7 +52,7 @@ def checkpoint_manager(
             max_to_keep=None if read_only else keep or None,
             create=not read_only,
             cleanup_tmp_directories=not read_only,
-            # Not in the background: the next call donates the very buffers being written.
+            # Not in the background: the next call donates the buffers being written.
             enable_async_checkpointing=False,
         ),
     )
@@ -61,13 +61,13 @@ def checkpoint_manager(
 def save(
     manager: ocp.CheckpointManager, states: States, rollbacks: int = 0, files: dict | None = None
 ) -> None:
-    """Saves the states under their clock's step; whole on disk when this returns.
+    """Saves the states under their step; completely on disk when this returns.
 
     Args:
       manager: of the run.
-      states: to save, as `place_states` gives them; all processes write their part.
-      rollbacks: how often the run has gone back so far; `rollbacks_at` reads it.
-      files: the `listing` of the folder of images, if the run is on one; `files_at` reads it.
+      states: to save, as returned by `place_states`; all processes write their part.
+      rollbacks: number of roll-backs so far; `rollbacks_at` reads it.
+      files: the `listing` of the folder of images, if there is one; `files_at` reads it.
     """
     step = int(states.step)
     folder = pathlib.Path(manager.directory) / str(step)
@@ -76,7 +76,7 @@ def save(
     with _written(folder):
         manager.save(
             step,
-            args=ocp.args.StandardSave(_stored(whole_states(states, all_devices()))),
+            args=ocp.args.StandardSave(_stored(global_states(states, all_devices()))),
             custom_metadata={
                 'rollbacks': rollbacks,
                 'was_trained': _trained_before(states),
@@ -85,13 +85,13 @@ def save(
         )
     if distributed.is_first():
         with written(folder):
-            sync_tree(folder)  # Orbax does so with its arrays alone.
+            sync_tree(folder)  # Orbax does so only with its arrays.
         write_atomically(folder / _DIGESTS, json.dumps(digests(folder), indent=1).encode())
     distributed.wait_for_all('checkpoint')
 
 
 def _check_space(folder: pathlib.Path, needed: int) -> None:
-    """Known before, a full disk leaves no half of a checkpoint to fill it up altogether."""
+    """Checked first, so that a nearly full disk is not filled with a partial checkpoint."""
     with written(folder):
         if shutil.disk_usage(folder.parent).free < needed:
             raise OSError(errno.ENOSPC, f'a checkpoint needs {needed / 1e6:.1f} MB of free space')
@@ -99,7 +99,7 @@ def _check_space(folder: pathlib.Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def _written(folder: pathlib.Path) -> Iterator[None]:
-    """As `atomic_files.written`, but Orbax's storage has the system's error in a ValueError."""
+    """As `atomic_files.written`, for Orbax, which puts the system's error in a ValueError."""
     with written(folder):
         try:
             yield
@@ -111,7 +111,7 @@ def _written(folder: pathlib.Path) -> Iterator[None]:
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
-    """The SHA-256 of every file below a checkpoint's folder, by its path there."""
+    """The SHA-256 of every file of a checkpoint, by its path in the folder."""
     files = sorted(path for path in folder.rglob('*') if path.is_file() and path.name != _DIGESTS)
     found = {}
     for path in files:
@@ -122,7 +122,7 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 def damage(folder: pathlib.Path) -> str:
-    """Which file of a checkpoint is not as it was written, in words; '' if all are."""
+    """The first damaged file of a checkpoint, in words; '' if there is none."""
     try:
         with (folder / _DIGESTS).open('rb') as file:
             written = json.loads(file.read(_MOST_DIGESTS))
@@ -136,35 +136,35 @@ def damage(folder: pathlib.Path) -> str:
         if name not in found:
             return f'{name} is missing'
         if written.get(name) != found[name]:
-            return f'{name} is not as it was written'
+            return f'{name} has changed'
     return ''
 
 
-def newest_whole(manager: ocp.CheckpointManager, strict: bool = False) -> int | None:
-    """The newest step that can be restored; those that cannot are named, and taken away.
+def newest_complete(manager: ocp.CheckpointManager, strict: bool = False) -> int | None:
+    """The newest step that can be restored; newer, damaged checkpoints are named and deleted.
 
-    Of several processes the first looks, and all do as it found.
+    With several processes, process 0 decides for all.
 
-    A checkpoint without digests, as a run that was killed between the two leaves it, counts as
-    damaged where there is a whole one before it, and is used where there is none.
+    A checkpoint without digests, from a run that was killed between the two, counts as damaged if
+    there is a complete one before it, and is used if there is none.
 
     Args:
       manager: of the run.
-      strict: refuse where the very newest is damaged.
+      strict: refuse to continue if the newest is damaged.
 
     Returns:
-      The step, or None where nothing was saved yet.
+      The step, or None if nothing was saved yet.
 
     Raises:
       UserError: if every checkpoint is damaged, or the newest with `strict`.
     """
-    newest, beyond = distributed.agreed(lambda: _newest_whole(manager, strict))
-    for step in beyond:  # In the way of the run that passes there again.
+    newest, beyond = distributed.agreed(lambda: _newest_complete(manager, strict))
+    for step in beyond:  # The run will save these steps again.
         manager.delete(step)
     return newest
 
 
-def _newest_whole(manager, strict):
+def _newest_complete(manager, strict):
     """The step, or None, and those after it."""
     steps = sorted(manager.all_steps(), reverse=True)
     reasons = {}
@@ -175,12 +175,12 @@ def _newest_whole(manager, strict):
             break
         log.say(f'the checkpoint {folder} is damaged: {reasons[step]}')
         if strict:
-            raise UserError(f'--resume=strict goes on from the newest checkpoint alone: {folder}')
+            raise UserError(f'--resume=strict resumes only from the newest checkpoint: {folder}')
     usable = [step for step, reason in reasons.items() if not reason]
     usable += [step for step, reason in reasons.items() if reason == _NO_DIGESTS]
     if steps and not usable:
         raise UserError(
-            f'every checkpoint in {manager.directory} is damaged; to begin anew, take them away'
+            f'every checkpoint in {manager.directory} is damaged; to start again, delete them'
         )
     newest = usable[0] if usable else None
     return newest, [step for step in steps if step > newest]
@@ -193,7 +193,7 @@ def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States
     like = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
     target, held = jax.tree.map(like, _stored(shapes)), manager.item_metadata(step)
     has_clock = 'step' in held
-    if not has_clock:  # It is from before there was one, when every run had an energy.
+    if not has_clock:  # Of a version before the run's step was saved, when all had an energy.
         target = {'energy': jax.tree.map(like, held['energy'])} | target
         del target['step']
     found = manager.restore(step, args=ocp.args.StandardRestore(target))
@@ -203,7 +203,7 @@ def restore(manager: ocp.CheckpointManager, step: int, config: Config) -> States
         for name, model in shapes.models.items()
     }
     if not has_clock:
-        # It was every model's step, trained or not.
+        # The step was saved with every model, trained or not.
         found['step'] = found['energy']['step']
         models = {
             name: model.replace(step=jnp.copy(_adam_count(model.opt_state)))
@@ -218,10 +218,10 @@ def _adam_count(opt_state):
 
 
 def _stored(states: States) -> dict[str, Any]:
-    """What a checkpoint holds: the models by name, the clock, and the memory if there is one.
+    """The content of a checkpoint: the models by name, the step, and the memory if there is one.
 
-    Of each model its fields, but for what it has none of: so a model without `extra` is stored as
-    it was before there was such a field.
+    Fields that are None are left out, so a model without `extra` is stored as before that field
+    existed.
     """
     fields = ('step', 'params', 'opt_state', 'ema_params', 'extra')
     stored = {
@@ -235,14 +235,14 @@ def _stored(states: States) -> dict[str, Any]:
 
 
 def rollbacks_at(manager: ocp.CheckpointManager, step: int) -> int:
-    """How often the run had gone back when it saved this step."""
+    """The number of roll-backs of the run when it saved this step."""
     return _metadata(manager, step).get('rollbacks', 0)
 
 
 def files_at(manager: ocp.CheckpointManager, step: int) -> dict | None:
-    """The `listing` of the folder that the run had its images from when it saved this step.
+    """The `listing` of the run's folder of images when it saved this step.
 
-    None where it is on no folder, or from before this was kept.
+    None for other data, or if the checkpoint is from a version that did not save it.
     """
     return _metadata(manager, step).get('files')
 
@@ -252,12 +252,12 @@ def _metadata(manager, step):
 
 
 def _trained_before(states):
-    """The names of the models that began with the parameters of another run."""
+    """The names of the models whose initial parameters came from another run."""
     return [name for name, model in states.models.items() if model.was_trained]
 
 
 def load_config(workdir: str | os.PathLike) -> Config:
-    """The resolved config of a run."""
+    """The config of a run."""
     path = local_folder(workdir) / 'config.json'
     try:
         text = path.read_text()
@@ -273,14 +273,14 @@ def load_config(workdir: str | os.PathLike) -> Config:
 
 @contextlib.contextmanager
 def opened(workdir: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, list[int]]]:
-    """A run's checkpoints to read, and their steps in order, at least one.
+    """Opens a run's checkpoints for reading; yields the manager and the sorted steps.
 
     Raises:
       UserError: if there is none.
     """
     folder = local_folder(workdir) / 'checkpoints'
     if not folder.is_dir():
-        raise UserError(f'workdir has no checkpoint yet: {folder} is not there')
+        raise UserError(f'workdir has no checkpoint yet: {folder} does not exist')
     with checkpoint_manager(workdir, read_only=True) as manager:
         steps = sorted(manager.all_steps())
         if not steps:
@@ -291,22 +291,22 @@ def opened(workdir: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, 
 def load(
     workdir: str | os.PathLike, step: int | None = None, config: Config | None = None
 ) -> tuple[States, Config]:
-    """Reads a trained run back: its models and its config.
+    """Loads a trained run: its models and its config.
 
-    All processes of a run have to call it, and each has the whole states on its first device.
+    All processes have to call it; each gets the complete states on its first device.
 
     Args:
       workdir: of the run.
-      step: which checkpoint; None: the newest.
-      config: in place of the run's own, with the same networks.
+      step: of the checkpoint; None: the newest.
+      config: in place of the run's config, with the same networks.
 
     Raises:
       UserError: if the workdir holds no run, no such checkpoint, a damaged one, or one of other
         networks.
     """
-    own = load_config(workdir)
-    config = own if config is None else config
-    refuse_other_networks(own, config)
+    saved = load_config(workdir)
+    config = saved if config is None else config
+    refuse_other_networks(saved, config)
     folder = local_folder(workdir) / 'checkpoints'
     with opened(workdir) as (manager, steps):
         step = steps[-1] if step is None else step
@@ -317,25 +317,25 @@ def load(
             log.say(f'the checkpoint {folder / str(step)}: {reason}')
         elif reason:
             raise UserError(
-                f'the checkpoint {folder / str(step)} is damaged: {reason}; of {steps}, --step '
-                'takes another'
+                f'the checkpoint {folder / str(step)} is damaged: {reason}; choose another of '
+                f'{steps} with --step'
             )
         try:
             return restore(manager, step, config), config
         except (ValueError, KeyError, TypeError, OSError) as error:
             reason = ' '.join(str(error).split())[:200]
             raise UserError(
-                f'the checkpoint {folder / str(step)} is not one of this config: {reason}'
+                f'the checkpoint {folder / str(step)} does not fit this config: {reason}'
             ) from error
 
 
 def refuse_other_files(workdir: str | os.PathLike, files: dict, num_steps: int) -> None:
-    """Raises a UserError where the run would go on with other images than it began with.
+    """Raises a UserError if the run would resume with other images than it started with.
 
     Args:
       workdir: of the run.
-      files: the `listing` of the folder of images today.
-      num_steps: of the run; one that has come so far does not go on.
+      files: the current `listing` of the folder of images.
+      num_steps: of the run; a finished run is not checked.
     """
     if not (local_folder(workdir) / 'checkpoints').is_dir():
         return
@@ -344,16 +344,16 @@ def refuse_other_files(workdir: str | os.PathLike, files: dict, num_steps: int) 
             difference = other_files(files_at(manager, step), files)
             if not difference or step >= num_steps:
                 return
-            # What a damaged one says does not count; those before it are of the same files.
+            # The listing of a damaged one is ignored; those before it had the same files.
             if damage(pathlib.Path(manager.directory) / str(step)) in ('', _NO_DIGESTS):
                 raise UserError(
-                    f'the run in {workdir} cannot go on, for {difference}; take another workdir '
-                    f'and --config.init_from={workdir} to go on from its parameters'
+                    f'the run in {workdir} cannot be resumed: {difference}; take another workdir '
+                    f'and --config.init_from={workdir} to start from its parameters'
                 )
 
 
 def warn_of_seen_images(workdir: str | os.PathLike, step: int, config: Config) -> None:
-    """Says where images of a folder that are to be held out may be among those trained on."""
+    """Warns if the run may have been trained on held-out images of a folder."""
     if source_of(config.data).splits is not None:
         return
     folder = open_images(dataclasses.replace(config.data, skip_unreadable=False))
@@ -362,29 +362,29 @@ def warn_of_seen_images(workdir: str | os.PathLike, step: int, config: Config) -
     with opened(workdir) as (manager, _):
         difference = other_files(files_at(manager, step), folder.listing)
     if difference:
-        log.say(f'warning: the run may have trained on images of val and test, for {difference}')
+        log.say(f'warning: the run may have trained on images of val and test: {difference}')
     elif not config.data.val_share + config.data.test_share:
         log.say('warning: no image is held out (data.test_share): test images were trained on')
 
 
 def other_files(before: dict | None, now: dict) -> str:
-    """In words, how a folder of images differs from what it was; '' if it does not."""
+    """In words, how a folder of images has changed; '' if it has not."""
     if before == now:
         return ''
     if before is None:
-        return 'it is from before the names of images were kept and decided what is held out'
+        return 'it is from a version that did not save the names of images'
     if before['count'] == now['count']:
-        return f'data.dir holds {now["count"]} images as then, but not by the same names'
-    return f'data.dir held {before["count"]} images then and holds {now["count"]} now'
+        return f'data.dir holds {now["count"]} images as before, but with other names'
+    return f'data.dir held {before["count"]} images before and holds {now["count"]} now'
 
 
 def start_from(states: States, config: Config) -> States:
-    """Fresh states with the parameters, and their averages, of the run in `config.init_from`.
+    """New states with the parameters, and their averages, of the run in `config.init_from`.
 
-    A model that the other run has not stays fresh.
+    A model that the other run does not have keeps its initial parameters.
 
     Raises:
-      UserError: if its networks are not of the same shape, or none is of this method.
+      UserError: if its networks have other shapes, or it has none of this method's models.
     """
     workdir = config.init_from
     source, source_config = load(workdir)
@@ -402,13 +402,13 @@ def start_from(states: States, config: Config) -> States:
         )
     if not started:
         raise UserError(
-            f'init_from: {workdir} holds no {" or ".join(states.models)}, for its method is '
+            f'init_from: {workdir} holds no {" or ".join(states.models)}: its method is '
             f'{source_config.method}'
         )
     return states.replace(**started)
 
 
 def refuse_other_start(config: Config) -> None:
-    """Raises what `start_from` would, before anything of the new run is written."""
+    """Raises the errors of `start_from` before anything of the new run is written."""
     shapes = jax.eval_shape(lambda key: create_states(key, config), jax.random.key(0))
     start_from(shapes, config)

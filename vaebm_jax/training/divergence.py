@@ -1,4 +1,4 @@
-"""When training diverges, its step is not kept: back to the last checkpoint, with other noise."""
+"""Divergence: detected before a step is saved; the run then rolls back to its last checkpoint."""
 
 import dataclasses
 import math
@@ -10,12 +10,12 @@ from vaebm_jax.methods.parts import Metrics
 
 
 class Diverged(Exception):
-    """A step's numbers are not finite, or its energies explode; its states are not to be saved.
+    """A step's metrics are not finite, or its energies too large; its states must not be saved.
 
     Attributes:
-      step: after how many iterations.
+      step: number of iterations done.
       values: the step's metrics.
-      reason: some of those that are at fault, in words.
+      reason: some of the wrong metrics, in words.
     """
 
     def __init__(self, step: int, values: dict[str, float], wrong: list[str]):
@@ -26,13 +26,12 @@ class Diverged(Exception):
 
 
 def sound_values(step: int, metrics: Metrics, config: Config) -> dict[str, float]:
-    """The metrics as Python's numbers.
+    """The metrics as Python numbers, checked.
 
-    The gradients' norms are among them, so parameters that are about to be lost are seen before
-    the energies are.
+    They include the norms of gradients, so bad parameters are detected before the energies are.
 
     Raises:
-      Diverged: if one is not finite, or a mean energy is beyond `config.divergence.max_energy`.
+      Diverged: if one is not finite, or a mean energy exceeds `config.divergence.max_energy`.
     """
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     limit = config.divergence.max_energy or math.inf
@@ -47,7 +46,7 @@ def sound_values(step: int, metrics: Metrics, config: Config) -> dict[str, float
 
 
 def slowed(config: Config, rollbacks: int) -> Config:
-    """The config with the learning rates that are left after so many roll-backs."""
+    """The config with the learning rates after a number of roll-backs."""
     factor = config.divergence.rate_factor**rollbacks
     return dataclasses.replace(
         config,

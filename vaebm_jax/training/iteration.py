@@ -25,10 +25,10 @@ def iterate(
     """One iteration: a method's step on images as they are stored.
 
     Args:
-      key: the run's own, the same at every iteration and on every device.
+      key: one per run, the same at every iteration and on every device.
       states: of the run, the same on every device.
-      images: this device's, as `loading.load_images` gives them.
-      step: of the method, as `vaebm.train_step`.
+      images: this device's, as returned by `loading.load_images`.
+      step: of the method, like `vaebm.train_step`.
       config: the experiment (static).
       axis_name: the mapped axis of devices, if there is one.
     """

@@ -29,18 +29,19 @@ from vaebm_jax.training.parallel import (
     check_divides,
     compile_step,
     hold_images,
+    local_rows,
     out_of_memory_explained,
-    own_rows,
     place_states,
     split_rows,
 )
 from vaebm_jax.training.progress import Progress
 
-# Of a config, what draws the pictures of a training run: `draw(path, keys, states)` writes one, by
-# keys of z and of the chains' noise, the same at every step, and with the states' `params`.
+# From a config to the function that draws a training run's pictures: `draw(path, keys, states)`
+# writes one, with keys of z and of the chains' noise, the same at every step, and the states'
+# `params`.
 Preview = Callable[[Config], Callable[[pathlib.Path, tuple, States], None]]
 
-# From the second, which no longer compiles, to the fourth; where there is one call, that one.
+# From the second call, which does not compile, to the fourth; or the only call.
 _PROFILED_CALLS = (1, 3)
 
 
@@ -59,17 +60,17 @@ def train(
       workdir: for config.json, metrics.jsonl, samples/ and checkpoints/.
       profile: also write a trace of a few calls to `<workdir>/profile`.
       tensorboard: also write the metrics to `<workdir>/tensorboard`.
-      strict: do not go on from an older checkpoint where the newest is damaged.
-      preview: makes what draws `samples/step_<8 digits>.png`, as `preview` of a row of TASKS does;
-        None: there are none.
+      strict: do not resume from an older checkpoint if the newest is damaged.
+      preview: makes the function that draws `samples/step_<8 digits>.png`, such as `preview` of a
+        row of TASKS; None: no pictures.
 
     Returns:
       The trained states.
 
     Raises:
       UserError: for a wrong setting, a missing data set, a workdir with another run or in use by
-        one, and a run that goes on diverging.
-      Interrupted: after SIGTERM, SIGINT or SIGHUP, once the step that was reached is saved.
+        one, and a run that keeps diverging.
+      Interrupted: after SIGTERM, SIGINT or SIGHUP, when the current step is saved.
     """
     validate(config.freeze())
     distributed.check_alike(to_json(config))
@@ -102,8 +103,8 @@ def train(
         )
     if METHODS[config.method].warm_start and config.warmup_steps >= config.num_steps:
         log.say(
-            f'warning: the energy learns nothing, for all {config.num_steps} steps are the warm '
-            f"start's (warmup_steps {config.warmup_steps})"
+            f'warning: the energy is not trained: all {config.num_steps} steps are the warm start '
+            f'(warmup_steps {config.warmup_steps})'
         )
 
     distributed.agreed(lambda: make_workdir(workdir))
@@ -112,13 +113,13 @@ def train(
         noticed() as signal_name,
         checkpoints.checkpoint_manager(workdir, config.keep_checkpoints) as manager,
     ):
-        start = checkpoints.newest_whole(manager, strict) or 0
+        start = checkpoints.newest_complete(manager, strict) or 0
         rollbacks = checkpoints.rollbacks_at(manager, start) if start else 0
         if start:
             log.say(f'resume: from step {start} in {workdir}')
         if start >= config.num_steps:
             log.say(
-                f'finished: {workdir} stands at step {start} of {config.num_steps}'
+                f'finished: {workdir} is at step {start} of {config.num_steps}'
                 + (', and no step is left to profile' if profile else '')
             )
             return checkpoints.restore(manager, start, config)
@@ -127,8 +128,8 @@ def train(
         if distributed.is_first():
             write_atomically(workdir / 'config.json', to_json(config).encode())
         rows = open_rows(workdir, start, rollbacks, tensorboard)
-        # A run killed in between goes back once more to the same checkpoints, in the same order.
-        went_back_to = 0
+        # A run killed in between rolls back to the same checkpoints again, in the same order.
+        rolled_back_to = 0
         while True:
             try:
                 states = train_from(
@@ -148,10 +149,10 @@ def train(
                 rollbacks += 1
                 refuse_more_rollbacks(divergence, rollbacks, config)
                 newest = manager.latest_step() or 0
-                is_at_fault = newest > 0 and newest == went_back_to
-                if is_at_fault:  # Else the run that comes to its step again could not save it.
+                is_at_fault = newest > 0 and newest == rolled_back_to
+                if is_at_fault:  # Else the run could not save this step again.
                     manager.delete(newest)
-                start = went_back_to = manager.latest_step() or 0
+                start = rolled_back_to = manager.latest_step() or 0
                 rows = open_rows(workdir, start, rollbacks, tensorboard)
                 for file in rows[:1]:
                     file.roll_back(start, rollbacks, divergence.step, divergence.values)
@@ -184,11 +185,11 @@ def train_from(
     profile: bool,
     preview: Preview | None,
 ) -> States:
-    """Trains from the checkpoint of step `start` (0: fresh states) to `config.num_steps`.
+    """Trains from the checkpoint of step `start` (0: initial states) to `config.num_steps`.
 
     Raises:
-      Diverged: before states that a roll-back is to replace are saved.
-      Interrupted: after a signal, once the states are saved.
+      Diverged: before diverged states are saved.
+      Interrupted: after a signal, when the states are saved.
     """
     devices = all_devices()
     key_init, key_order, key_samples, key = run_keys(config, rollbacks)
@@ -211,12 +212,12 @@ def train_from(
             is_new = step not in compiled
             compiled.add(step)
             if is_new:
-                jax.block_until_ready(earlier)  # Its time is not the compiler's.
+                jax.block_until_ready(earlier)  # Its time is not compile time.
             with progress.compiling(last) if is_new else contextlib.nullcontext():
                 args = (key, states, next(batches), last - first)
                 with out_of_memory_explained(config, steps[step], args):
                     states, metrics = steps[step](*args)
-                    # At most one call is in flight: enough to hide the host, and no queue to lose.
+                    # At most one call is in flight: enough to hide the host's work.
                     if earlier:
                         sound_values(*earlier, config)
                     earlier = last, metrics
@@ -243,7 +244,7 @@ def train_from(
                         path = workdir / 'samples' / f'step_{last:08d}.png'
                         draw(path, picture_keys, averaged(states))
             except Exception:
-                # No row or picture costs a checkpoint; several processes would wait for this one.
+                # An error here must not cost a checkpoint; several processes would wait, though.
                 is_saved = is_saved or jax.process_count() == 1
                 raise
             finally:
@@ -253,14 +254,14 @@ def train_from(
             if is_stopped:
                 raise Interrupted(
                     f'interrupted: {interruption}; step {last} of {config.num_steps} is saved, '
-                    'the same command goes on from there'
+                    'the same command resumes the run'
                 )
     return states
 
 
 @contextlib.contextmanager
 def profiled(folder: pathlib.Path) -> Iterator[None]:
-    """Writes a trace of what is done within, and names its folder once it is there."""
+    """Writes a profiler trace of the block, then logs its folder."""
     try:
         with jax.profiler.trace(folder):
             yield
@@ -271,7 +272,7 @@ def profiled(folder: pathlib.Path) -> Iterator[None]:
 def open_rows(
     workdir: pathlib.Path, start: int, rollbacks: int, tensorboard: bool
 ) -> list[MetricsFile | EventFiles]:
-    """What a run's metrics are written to, by process 0, cut back to the step it starts from."""
+    """The files of a run's metrics, written by process 0, truncated to the step of the start."""
     if not distributed.is_first():
         return []
     rows = [MetricsFile(workdir / 'metrics.jsonl', start, rollbacks)]
@@ -279,7 +280,7 @@ def open_rows(
 
 
 def run_keys(config: Config, rollbacks: int) -> chex.PRNGKey:
-    """The run's four keys: of parameters, of the data's order, of pictures, of all other draws."""
+    """The run's four keys: for parameters, the data's order, pictures, and everything else."""
     keys = jax.random.split(jax.random.key(config.seed, impl=config.generator), 4)
     key = jax.random.fold_in(keys[3], rollbacks) if rollbacks else keys[3]
     return *keys[:3], key
@@ -288,7 +289,7 @@ def run_keys(config: Config, rollbacks: int) -> chex.PRNGKey:
 def states_at(
     step: int, manager: ocp.CheckpointManager, key: chex.PRNGKey, config: Config
 ) -> States:
-    """The states of a checkpoint, or what a run begins with."""
+    """The states of a checkpoint, or the initial states of a run."""
     if step:
         return checkpoints.restore(manager, step, config)
     states = create_states(key, config)
@@ -296,7 +297,7 @@ def states_at(
 
 
 def warn_of_other_rates(step: int, before: Config, config: Config) -> None:
-    """Says where a schedule that goes over `num_steps` jumps, for the run has another end now."""
+    """Warns if learning rates jump, because the schedule spans `num_steps`, which has changed."""
     old, new = (
         {name: f'{rate:.3g}' for name, rate in rates_at(step, either).items()}
         for either in (before, config)
@@ -309,27 +310,27 @@ def warn_of_other_rates(step: int, before: Config, config: Config) -> None:
     ]
     if changes:
         log.say(
-            f'warning: at step {step} {" and ".join(changes)}, for num_steps was '
+            f'warning: at step {step} {" and ".join(changes)}: num_steps was '
             f'{before.num_steps} and is now {config.num_steps} (schedule.name is '
             f'{config.schedule.name})'
         )
 
 
 def refuse_more_rollbacks(divergence: Diverged, rollbacks: int, config: Config) -> None:
-    """Raises a UserError with the numbers, and advice, after `divergence.max_rollbacks`."""
+    """Raises a UserError with metrics and advice after `divergence.max_rollbacks`."""
     most = config.divergence.max_rollbacks
     if rollbacks <= most:
         return
     after = f' after {most} roll-backs (divergence.max_rollbacks)' if most else ''
     raise UserError(
         f'the run diverged{after}: at step {divergence.step} {divergence.reason}. A lower '
-        'energy.learning_rate or langevin.step_size helps, in a new workdir (init_from takes the '
-        'saved parameters along)'
+        'energy.learning_rate or langevin.step_size helps, in a new workdir (init_from loads '
+        'the saved parameters)'
     )
 
 
 def make_workdir(workdir: pathlib.Path) -> None:
-    """Makes the folder, and raises a UserError where nothing can be written to it."""
+    """Makes the folder; raises a UserError if it cannot be written to."""
     try:
         make_folder(workdir)
         (workdir / '.writable').touch()
@@ -342,12 +343,12 @@ def make_workdir(workdir: pathlib.Path) -> None:
 
 
 def is_due(step: int, every: int, config: Config) -> bool:
-    """Whether something that happens `every` so many steps, and after the last, happens now."""
+    """Whether something is due that happens every `every` steps and after the last."""
     return step == config.num_steps or (every > 0 and step % every == 0)
 
 
 def calls(config: Config, start: int) -> Iterator[tuple[int, int]]:
-    """Cuts the run into calls `(first, last)` that end where a log, sample or checkpoint is due."""
+    """Splits the run into calls `(first, last)`, which end where a log, sample or save is due."""
     periods = [
         period
         for period in (config.log_every, config.sample_every, config.checkpoint_every)
@@ -368,7 +369,7 @@ def call_images(
     devices: list[jax.Device],
     start: int,
 ) -> Iterator[chex.Array]:
-    """The images of each call, always `steps_per_call` iterations long: what is over is unused."""
+    """The images of each call, padded to `steps_per_call` iterations."""
     size = config.batch_size
 
     def padded(rows):
@@ -377,11 +378,10 @@ def call_images(
         return np.pad(rows, [(0, rest)] + [(0, 0)] * (rows.ndim - 1))
 
     if not isinstance(images, np.ndarray):
-        own = own_rows(size, devices)
-        batches = stream(images, key, size, own, start, config.num_steps)
+        rows = local_rows(size, devices)
+        batches = stream(images, key, size, rows, start, config.num_steps)
         for first, last in calls(config, start):
-            rows = padded([next(batches) for _ in range(first, last)])
-            yield split_rows(rows, devices)
+            yield split_rows(padded([next(batches) for _ in range(first, last)]), devices)
     else:
         gather = hold_images(images, devices)
         for first, last in calls(config, start):

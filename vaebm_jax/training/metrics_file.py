@@ -9,13 +9,13 @@ from vaebm_jax.runtime.errors import UserError
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a logged step, and one, with an `event`, a roll-back."""
+    """`metrics.jsonl`: one JSON object per logged step, and one with an `event` per roll-back."""
 
     def __init__(self, path: pathlib.Path, start: int, rollbacks: int = 0):
-        """Cuts what was written after `start`, so that no step stands twice.
+        """Removes rows after step `start`, so that no step appears twice.
 
-        Of the roll-backs' events the first `rollbacks` stay, wherever they led: a run that goes on
-        from before the others comes to them again.
+        The first `rollbacks` events of roll-backs are kept: a run resumed from before the others
+        repeats them.
         """
         self.path = path
         lines = path.read_bytes().splitlines() if path.exists() else []
@@ -28,7 +28,7 @@ class MetricsFile:
         self._append({'step': step} | _finite(metrics))
 
     def roll_back(self, step: int, rollbacks: int, diverged_at: int, metrics: dict) -> None:
-        """Notes that the run went back to `step`, for the `rollbacks`-th time, and why."""
+        """Writes that the run rolled back to `step`, for the `rollbacks`-th time, and why."""
         event = {'step': step, 'event': 'rollback', 'rollbacks': rollbacks}
         self._append(event | {'diverged_at': diverged_at} | _finite(metrics))
 
@@ -40,7 +40,7 @@ class EventFiles:
     """The metrics as TensorBoard's event files."""
 
     def __init__(self, folder: pathlib.Path, start: int):
-        """Raises a UserError where tensorboardX, which writes them, is not installed."""
+        """Raises a UserError if tensorboardX, which writes them, is not installed."""
         try:
             import tensorboardX
         except ImportError as error:
@@ -62,4 +62,4 @@ def _is_before(line, start, rollbacks):
         row = json.loads(line)
         return row['rollbacks'] <= rollbacks if 'event' in row else row['step'] <= start
     except (ValueError, KeyError, TypeError, AttributeError):
-        return False  # The half of a line that a killed run left.
+        return False  # A partial line of a killed run.

@@ -1,8 +1,8 @@
 """One compiled call over all devices: jit on one, pmap on several. No other file names pmap.
 
 States have no device axis. A call's images are `[K, B, H, W, C]` on one device and
-`[D, K, B / D, H, W, C]` on D, K iterations at the most. With several processes each has the states,
-and of the images the part of its own devices.
+`[D, K, B / D, H, W, C]` on D, for at most K iterations. With several processes each has the states,
+and the images of its local devices.
 """
 
 import contextlib
@@ -25,20 +25,20 @@ AXIS_NAME = 'devices'
 
 
 def all_devices() -> list[jax.Device]:
-    """The devices of all processes, those of one beside each other."""
+    """The devices of all processes, grouped by process."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
-def own(devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """Those of this process."""
+def local(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """The devices of this process."""
     return [device for device in devices if device.process_index == jax.process_index()]
 
 
-def own_rows(batch_size: int, devices: Sequence[jax.Device]) -> slice:
-    """Which rows of a batch over `devices`, sorted as `all_devices` has them, are for `own`."""
-    is_own = [device.process_index == jax.process_index() for device in devices]
-    size, first = batch_size // len(devices), is_own.index(True)
-    return slice(first * size, (first + sum(is_own)) * size)
+def local_rows(batch_size: int, devices: Sequence[jax.Device]) -> slice:
+    """This process's rows of a batch over `devices`, which are sorted as in `all_devices`."""
+    is_local = [device.process_index == jax.process_index() for device in devices]
+    size, first = batch_size // len(devices), is_local.index(True)
+    return slice(first * size, (first + sum(is_local)) * size)
 
 
 def check_divides(config: Config, num_devices: int) -> None:
@@ -59,21 +59,21 @@ def compile_step(
 
     Returns:
       `call(key, states, images, num_steps)`, which runs the first `num_steps` of the `K =
-      config.steps_per_call` iterations that `images` holds, donates `states`, and returns the new
-      states and the metrics of the last iteration. One compilation serves every `num_steps`.
+      config.steps_per_call` iterations of `images`, donates `states`, and returns the new states
+      and the metrics of the last iteration. It is compiled once for all `num_steps`.
     """
 
     def run(key, states, images, num_steps, axis_name):
         once = functools.partial(iterate, key, step=step, config=config, axis_name=axis_name)
         if config.steps_per_call == 1:
             return once(states, images[0])
-        # The number of turns is dynamic: a call cut short runs the very same program.
+        # The number of iterations is dynamic: a shorter call runs the same program.
         shapes = jax.eval_shape(once, states, images[0])[1]
         metrics = jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), shapes)
         return jax.lax.fori_loop(
             0,
             num_steps,
-            lambda turn, carry: once(carry[0], images[turn]),
+            lambda index, carry: once(carry[0], images[index]),
             (states, metrics),
         )
 
@@ -90,7 +90,7 @@ def compile_step(
 
 
 def bytes_needed(compiled: jax.stages.Compiled) -> int:
-    """Of a device's memory, by the compiler's own analysis: arguments, results, and between."""
+    """Memory per device by the compiler's analysis: arguments, results and temporaries."""
     memory = compiled.memory_analysis()
     return (
         memory.argument_size_in_bytes
@@ -102,7 +102,7 @@ def bytes_needed(compiled: jax.stages.Compiled) -> int:
 
 @contextlib.contextmanager
 def out_of_memory_explained(config: Config, call: Callable, args: Sequence) -> Iterator[None]:
-    """Makes a UserError of running out of memory in `call(*args)`: what takes it, and how much."""
+    """Raises a UserError if `call(*args)` runs out of memory, with the sizes and bytes needed."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -120,18 +120,18 @@ def out_of_memory_explained(config: Config, call: Callable, args: Sequence) -> I
 def place_states(states: States, devices: Sequence[jax.Device]) -> States:
     """The states on every device of this process, as `compile_step` returns them.
 
-    Without this a second compilation would follow the first call, whose results live on the
-    devices for good where fresh arrays do not; of several processes the second call would fail.
-    All of them begin with the numbers of the first.
+    Else a second call would compile again, since the first call's results are committed to the
+    devices and new arrays are not; with several processes it would fail. All processes start with
+    the numbers of process 0.
     """
-    if len(own(devices)) < len(devices):
+    if len(local(devices)) < len(devices):
         states = multihost_utils.broadcast_one_to_all(states)
-    return jax.device_put(states, devices[0] if len(devices) == 1 else _sharding(own(devices)))
+    return jax.device_put(states, devices[0] if len(devices) == 1 else _sharding(local(devices)))
 
 
-def whole_states(states: States, devices: Sequence[jax.Device]) -> States:
-    """States of `place_states` as arrays over the devices of all processes: what Orbax writes."""
-    if len(own(devices)) == len(devices):
+def global_states(states: States, devices: Sequence[jax.Device]) -> States:
+    """States of `place_states` as arrays over the devices of all processes, for Orbax."""
+    if len(local(devices)) == len(devices):
         return states
     return jax.tree.map(
         lambda leaf: jax.make_array_from_single_device_arrays(
@@ -142,7 +142,7 @@ def whole_states(states: States, devices: Sequence[jax.Device]) -> States:
 
 
 def place_rows(x: chex.Array, devices: Sequence[jax.Device]) -> chex.Array:
-    """The rows of an array divided over the devices: a jitted function of each row follows them."""
+    """The rows of an array, sharded over the devices, so that jitted functions of rows are too."""
     return jax.device_put(x, devices[0] if len(devices) == 1 else _sharding(devices, AXIS_NAME))
 
 
@@ -156,25 +156,25 @@ def hold_images(
 ) -> Callable[[np.ndarray], chex.Array]:
     """Puts a data set on every device once; `gather(indices [K, B]) -> images of a call`.
 
-    Any device may be to see any image, so each has them all; it gathers its own share of a batch.
+    Every device has all images, and gathers its share of a batch.
     """
     if len(devices) == 1:
         held = jax.device_put(images, devices[0])
         take = jax.jit(lambda images, indices: images[indices])
     else:
-        local = own(devices)
-        copies = np.broadcast_to(images, (len(local), *images.shape))
-        held = jax.device_put(copies, _sharding(local, AXIS_NAME))
-        take = jax.pmap(lambda images, indices: images[indices], devices=local)
+        here = local(devices)
+        copies = np.broadcast_to(images, (len(here), *images.shape))
+        held = jax.device_put(copies, _sharding(here, AXIS_NAME))
+        take = jax.pmap(lambda images, indices: images[indices], devices=here)
     return lambda indices: take(
-        held, split_rows(indices[:, own_rows(indices.shape[1], devices)], devices)
+        held, split_rows(indices[:, local_rows(indices.shape[1], devices)], devices)
     )
 
 
 def split_rows(rows: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
-    """`own_rows` of batches, `[K, B, ...]`, as a call takes them: `[D, K, B / D, ...]` for D."""
+    """`local_rows` of batches, `[K, B, ...]`, for a call on D devices: `[D, K, B / D, ...]`."""
     if len(devices) == 1:
         return rows
-    num_local = len(own(devices))
+    num_local = len(local(devices))
     num_steps, num_rows, *shape = rows.shape
     return rows.reshape(num_steps, num_local, num_rows // num_local, *shape).swapaxes(0, 1)

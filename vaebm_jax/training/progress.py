@@ -1,4 +1,4 @@
-"""How far a run is, and which checkpoint a mode uses, in lines for a person."""
+"""Log lines: the progress of a run, and the checkpoint that a mode uses."""
 
 import contextlib
 import pathlib
@@ -13,10 +13,10 @@ from vaebm_jax.runtime import log
 
 
 class Progress:
-    """How far the run is: a bar on a terminal, plain lines elsewhere."""
+    """The progress of a run: a bar on a terminal, else lines."""
 
     def __init__(self, config: Config, start: int):
-        """Of a run that is at step `start`."""
+        """For a run at step `start`."""
         self.config = config
         self.bar = None
         self.began = time.perf_counter()
@@ -25,7 +25,7 @@ class Progress:
 
     @contextlib.contextmanager
     def compiling(self, step: int) -> Iterator[None]:
-        """A call to `step` that compiles: neither its time nor its steps count."""
+        """Around a call to `step` that compiles: its time and steps are not counted."""
         log.say('compiling the training step ...')
         began = time.perf_counter()
         with self.pause():
@@ -38,14 +38,14 @@ class Progress:
             )
 
     def advance(self, step: int) -> None:
-        """Moves the bar after every call; between logged steps nothing else is shown."""
+        """Moves the bar, after every call."""
         self.steps, self.reached = self.steps + step - self.reached, step
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Compilations, pictures and checkpoints do not count as training time."""
+        """Around compilations, pictures and checkpoints: not counted as training time."""
         self.seconds += time.perf_counter() - self.began
         yield
         self.began = time.perf_counter()
@@ -63,7 +63,7 @@ class Progress:
             speed = f'{images_per_second:.4g} images/s, ' if steps_per_second else ''
             self.bar.set_postfix_str(speed + shown)
         else:
-            if steps_per_second:  # No step was timed where a call that compiled is logged.
+            if steps_per_second:  # A call that compiled is not timed.
                 left = (self.config.num_steps - step) / steps_per_second
                 shown += f' | {steps_per_second:.3g} steps/s, {images_per_second:.4g} images/s'
                 shown += f', {left:.0f} s left'
@@ -78,7 +78,7 @@ class Progress:
 
 
 def say_checkpoint(mode: str, step: int, workdir: pathlib.Path, config: Config) -> None:
-    """Which checkpoint a mode uses, and a warning where its energy has learned nothing."""
+    """Logs which checkpoint a mode uses, and a warning if its energy is untrained."""
     log.say(f'{mode}: step {step} of {workdir}')
     if warning := untrained_energy(step, config):
         log.say(warning)
