@@ -311,14 +311,15 @@ def samplers_of(config: Config) -> dict[str, int]:
 
 
 def table(result: dict, samplers: Iterable[str]) -> list[str]:
-    """The scores as lines for a terminal, a column a sampler; all have the same scores."""
-    first = result[next(iter(samplers))]
-    names = [key for key in first if key != 'warning']
+    """The scores as lines for a terminal, a column per sampler; '' where one has no such score."""
+    samplers = list(samplers)
+    warnings = [result[sampler].get('warning') for sampler in samplers]
+    names = dict.fromkeys(name for sampler in samplers for name in result[sampler])
+    names.pop('warning', None)
     lines = [f'{"":20s}' + ''.join(f'{sampler:>16s}' for sampler in samplers)]
     for name in names:
-        values = [result[sampler][name] for sampler in samplers]
+        values = [result[sampler].get(name, '') for sampler in samplers]
         cells = [f'{v:16.4g}' if isinstance(v, float) else f'{v!s:>16s}' for v in values]
         lines.append(f'{name:20s}' + ''.join(cells))
-    if 'warning' in first:
-        lines.append('warning: ' + first['warning'])
+    lines += [f'warning: {warning}' for warning in dict.fromkeys(filter(None, warnings))]
     return lines

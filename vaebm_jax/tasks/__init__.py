@@ -20,40 +20,49 @@ class Task(NamedTuple):
       sample, evaluate: `(config, workdir, **options)`, the modes, with the flags that
         `flags.options` has for such runs.
       pictures: what the modes leave in `samples`, by the names of the files.
-      is_shared: several processes share the work of sample and evaluate.
+      words: such runs, for the line that refuses another run its modes.
+      field: the setting by which one sees that a run is not such a run.
       modes: those that no other task has.
-      words, field: of such runs, in words, and the setting that tells; for refusing these modes.
+      is_shared: several processes share the work of sample and evaluate.
     """
 
     preview: Preview
     sample: Callable[..., Any]
     evaluate: Callable[..., dict]
     pictures: Mapping[str, Picture]
-    is_shared: bool = False
+    words: str
+    field: str
     modes: tuple[str, ...] = ()
-    words: str = ''
-    field: str = ''
+    is_shared: bool = False
 
 
 TASKS = {
-    'images': Task(images.preview, images.sample, scores.evaluate, images.PICTURES, is_shared=True),
+    'images': Task(
+        images.preview,
+        images.sample,
+        scores.evaluate,
+        images.PICTURES,
+        words='of images without a condition',
+        field='data.name',
+        is_shared=True,
+    ),
     'recovery': Task(
         recovery.preview,
         recovery.sample_recoveries,
         recovery.evaluate_recovery,
         recovery.PICTURES,
-        modes=('recover',),
         words='with a condition.kind',
         field='condition.kind',
+        modes=('recover',),
     ),
     'points': Task(
         points.preview,
         points.sample_points,
         points.evaluate_points,
         points.PICTURES,
-        modes=('geometry',),
         words=f'on points of the plane (data.name one of {", ".join(DENSITIES)})',
         field='data.name',
+        modes=('geometry',),
     ),
 }
 
