@@ -18,8 +18,9 @@ from vaebm_jax.config import (
     LangevinConfig,
     flatten,
 )
-from vaebm_jax.data.batch import to_uint8
+from vaebm_jax.data.batch import as_pixels, to_uint8
 from vaebm_jax.data.conditions import fixed_condition
+from vaebm_jax.data.loading import first_images
 from vaebm_jax.evaluation.likelihood import evaluate_likelihood
 from vaebm_jax.evaluation.scores import evaluate
 from vaebm_jax.figures.film import write_geometry
@@ -158,8 +159,8 @@ def test_recoveries_are_the_decoders(tiny_config, tmp_path):
     assert not (run / 'samples' / 'refined.npz').exists()
     with np.load(run / 'samples' / 'ancestral.npz') as file:
         images = file['images']
-    truth = recovery.data.as_pixels(recovery.data.first_images(config.data, 'test', 5))
-    mean = recovery.data.as_pixels(to_uint8(images.clip(-1, 1).mean(axis=1)))
+    truth = as_pixels(first_images(config.data, 'test', 5))
+    mean = as_pixels(to_uint8(images.clip(-1, 1).mean(axis=1)))
     region = np.zeros((5, 8, 8), bool)
     region[:, 2:6, 2:6] = True
     # By hand: 10 log10(2^2 / mean square error) of the hole.
