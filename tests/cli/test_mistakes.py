@@ -62,6 +62,24 @@ def settings():
         old, today = f'condition.{old}', f'condition.{today} now'
         yield [f'--config.{old}'], f'{old.split("=")[0]} any more: it is {today}'
     yield ['--config.condition.profiles', '0.5'], 'any more: it is condition.edge_profiles now'
+    for kind, setting in (
+        ('none', 'hole_size=0.4'),
+        ('none', 'jitter=0.1'),
+        ('none', 'edge_profiles=1'),
+        ('none', 'factor=2'),
+        ('none', 'updates=all'),
+        ('lower_half', 'hole_size=0.4'),
+        ('random_hole', 'jitter=0.1'),
+        ('center_hole', 'factor=2'),
+        ('low_resolution', 'updates=all'),
+    ):
+        typed = [f'--config.condition.kind={kind}', f'--config.condition.{setting}']
+        name = setting.split('=')[0]
+        yield typed, f'--config.condition.{name} does nothing with condition.kind {kind}'
+    yield (
+        ['--config.data.dir=folder'],
+        "data.dir must be '' for digits, which is read from no files",
+    )
     yield ['--config.langevin=1'], 'there is no setting langevin'
     yield ['--noconfig.data.flop'], 'there is no setting data.flop, but data.flip'
     yield ['--config.batch_size=1501'], 'batch_size must be at most the 1500 images of digits'
@@ -164,7 +182,10 @@ def other_runs():
     # Those that are for them go on, to the checkpoint that is not there.
     for flag in ('--interpolation=spherical', '--step=1', '--noema', '--langevin_steps=3'):
         yield ['--mode=sample', '--workdir=new', flag], 'workdir has no checkpoint yet'
-    for flag in ('--split=val', '--num_recoveries=2', '--num_samples=20'):
+    wrong = '--config.condition.factor does nothing with condition.kind gray'
+    yield ['--mode=sample', '--workdir=gray', '--config.condition.factor=2'], wrong
+    usual = '--config.condition.factor=4'
+    for flag in ('--split=val', '--num_recoveries=2', '--num_samples=20', usual):
         yield ['--mode=sample', '--workdir=gray', flag], 'workdir has no checkpoint yet'
 
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaebm_jax.config import ConditionConfig
+from vaebm_jax.config import ConditionConfig, Config
 from vaebm_jax.data import conditions
-from vaebm_jax.data.conditions import hint_of, keep_seen, seen_of
+from vaebm_jax.data.conditions import CONDITIONS, hint_of, idle_settings, keep_seen, seen_of
 from vaebm_jax.data.harmonic_fill import fill_rectangles, harmonic_fill
 
 KEY = jax.random.key(0)
@@ -126,3 +126,24 @@ def means_of(x, factor):
 def test_without_a_condition_there_is_none():
     assert make_condition(KEY, images(), ConditionConfig()) is None
     np.testing.assert_array_equal(keep_seen(images(), None), images())
+
+
+@pytest.mark.parametrize('kind', CONDITIONS)
+def test_a_setting_is_idle_where_it_changes_nothing(kind):
+    """No condition of images, none of a user's own mask, and no mask of the chain's updates."""
+    row, is_seen = CONDITIONS[kind], np.ones((8, 8), bool)
+    is_seen[3:5, 1:6] = False
+    others = {'hole_size': 0.3, 'jitter': 0.2, 'edge_profiles': 0.5, 'factor': 2, 'updates': 'all'}
+
+    def made(condition):
+        made = make_condition(KEY, images(2, 8), condition)
+        masked = row.of_mask and row.of_mask(images(1, 8)[0], is_seen, condition)
+        hides = made is not None and condition.updates == 'hidden' and np.any(seen_of(made))
+        return [np.asarray(leaf) for leaf in jax.tree.leaves((made, masked, bool(hides)))]
+
+    usual = made(ConditionConfig(kind))
+    assert idle_settings(Config(condition=ConditionConfig(kind))) == []
+    for name, value in others.items():
+        condition = ConditionConfig(kind, **{name: value})
+        is_idle = all(map(np.array_equal, made(condition), usual))
+        assert idle_settings(Config(condition=condition)) == [f'condition.{name}'] * is_idle

@@ -75,7 +75,8 @@ def test_a_setting_that_a_data_set_does_not_use_is_refused(name):
     others = {'load_size': 99, 'white_level': 300, 'crop': 'left', 'skip_unreadable': True}
     others |= {'val_share': 0.1, 'test_share': 0.1}
     for setting, value in others.items():
-        config = Config(data=DataConfig(name, '/', **{setting: value}))
+        folder = '' if source.dir is None else '/'
+        config = Config(data=DataConfig(name, folder, **{setting: value}))
         config.data.image_size = source.image_size or 8
         config.data.num_channels = source.num_channels or 3
         if source.density:
@@ -85,6 +86,15 @@ def test_a_setting_that_a_data_set_does_not_use_is_refused(name):
         else:
             with pytest.raises(UserError, match=f'^data.{setting} must be .* but for [^;]*$'):
                 validate(config)
+
+
+@pytest.mark.parametrize('name', ['digits', *densities.DENSITIES])
+def test_a_folder_is_refused_where_nothing_is_read_from_it(name):
+    data = DataConfig(name, 'folder', SOURCES[name].image_size, num_channels=2)
+    with pytest.raises(
+        UserError, match=f"data.dir must be '' for {name}, which is read from no fi"
+    ):
+        validate(Config(data=data))
 
 
 def test_the_published_sets_have_their_sizes():

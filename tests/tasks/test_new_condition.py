@@ -46,8 +46,11 @@ def config(tiny_config, monkeypatch):
     return config
 
 
-def test_it_trains_goes_on_recovers_and_is_scored(config, tmp_path):
+def test_it_trains_goes_on_recovers_and_is_scored(config, tmp_path, capfd):
+    config.condition.jitter, config.condition.updates = 0.1, 'all'
     uninterrupted = train(config, tmp_path / 'whole')
+    idle = 'not used by condition.kind second_columns: condition.jitter\n'
+    assert idle in capfd.readouterr().err
     run = tmp_path / 'run'
     train(dataclasses.replace(config, num_steps=2), run)
     assert_same_states(train(config, run), uninterrupted)

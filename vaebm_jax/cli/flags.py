@@ -8,6 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vaebm_jax.config import Config, described, flatten
+from vaebm_jax.data.conditions import idle_settings
 from vaebm_jax.methods import has_energy, is_unused
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import TASKS, task_of
@@ -332,11 +333,12 @@ def refuse_other_runs(mode: str, config: Config) -> None:
             wrong.append(f'--{flag.name} does nothing without --{flag.needs}')
     if flags.FLAGS['langevin_steps'].present and 'langevin.num_steps' in overridden():
         wrong.append('--langevin_steps and --config.langevin.num_steps are the same: give one')
-    wrong += [
-        f'--config.{name} does nothing with method {config.method}'
-        for name in overridden()
-        if is_unused(name, config) and name != 'num_chains'
-    ]
+    without_use = dict.fromkeys(idle_settings(config), f'condition.kind {config.condition.kind}')
+    for name in overridden():
+        if is_unused(name, config) and name != 'num_chains':
+            without_use[name] = f'method {config.method}'
+        if name in without_use:
+            wrong.append(f'--config.{name} does nothing with {without_use[name]}')
     if wrong:
         raise UserError('; '.join(wrong))
 

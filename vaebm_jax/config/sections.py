@@ -320,9 +320,9 @@ class ConditionConfig(Settings):
     )
     edge_profiles: float = setting(
         0.0,
-        "center_hole, random_hole: factor of the edges' profiles in the hint. Rows of windows go "
-        'on behind a hole: so much of what quickly changes along the strips beside, above and '
-        'below it is added to the harmonic fill.',
+        "center_hole, random_hole, and a box that --mode=recover masks: factor of the edges' "
+        'profiles in the hint. Rows of windows go on behind a hole: so much of what quickly '
+        'changes along the strips beside, above and below it is added to the harmonic fill.',
         NOT_NEGATIVE,
     )
     factor: int = setting(

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax.config import CHOICES, ConditionConfig, Config
+from vaebm_jax.config import CHOICES, ConditionConfig, Config, flatten
 from vaebm_jax.data.harmonic_fill import edge_profiles, fill_rectangles, harmonic_fill
 from vaebm_jax.samplers.keys import chain_keys
 
@@ -251,6 +251,7 @@ class Condition(NamedTuple):
         user's own mask; None: no pixel is hidden, and there are no masks.
       is_harmonic: the hint, but for edge profiles, is the harmonic fill.
       is_centered: outside training a rectangle in the middle is hidden, seen all around.
+      settings: of `config.condition`, that it uses; where it hides pixels `updates` is one, too.
       needs: what other settings must be: goes through the wrong ones of a config, each
         `(field, what would be right)`.
     """
@@ -259,6 +260,7 @@ class Condition(NamedTuple):
     of_mask: Callable[[np.ndarray, np.ndarray, ConditionConfig], chex.Array] | None = None
     is_harmonic: bool = False
     is_centered: bool = False
+    settings: tuple[str, ...] = ()
     needs: Callable[[Config], Iterable[tuple[str, str]]] = lambda config: ()
 
     @property
@@ -267,15 +269,27 @@ class Condition(NamedTuple):
         return self.of_mask is not None
 
 
+_HOLE = ('hole_size', 'edge_profiles')  # The latter of a box that a user masks, too.
 _hidden = functools.partial(Condition, of_mask=of_mask, is_harmonic=True, needs=_hole_needs)
 CONDITIONS = {
     'none': Condition(lambda keys, image, config: None),
-    'center_hole': _hidden(_center_hole, is_centered=True),
-    'random_hole': _hidden(_random_hole),
-    'free_form': _hidden(_free_form),
-    'lower_half': _hidden(_lower_half),
+    'center_hole': _hidden(_center_hole, is_centered=True, settings=(*_HOLE, 'jitter')),
+    'random_hole': _hidden(_random_hole, settings=_HOLE),
+    'free_form': _hidden(_free_form, settings=_HOLE),
+    'lower_half': _hidden(_lower_half, settings=('edge_profiles',)),
     'gray': Condition(_gray, needs=_gray_needs),
-    'low_resolution': Condition(_low_resolution, needs=_low_resolution_needs),
+    'low_resolution': Condition(_low_resolution, needs=_low_resolution_needs, settings=('factor',)),
 }
 
 CHOICES['condition.kind'] = CONDITIONS
+
+
+def idle_settings(config: Config) -> list[str]:
+    """The settings of `config.condition` that are not at their default and do nothing."""
+    row, defaults = CONDITIONS[config.condition.kind], flatten(ConditionConfig())
+    used = ('kind', *row.settings, *(('updates',) if row.hides_pixels else ()))
+    return [
+        f'condition.{name}'
+        for name, value in flatten(config.condition).items()
+        if value != defaults[name] and name not in used
+    ]

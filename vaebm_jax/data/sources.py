@@ -44,7 +44,7 @@ class Source(NamedTuple):
       density: of points; None: the data are images.
       has_val: whether there is a split val, shown during training; else test is.
       settings: which of the settings in `_OF_SOME` this data set uses.
-      dir: what `data.dir` must be, in words; '': it may be left out.
+      dir: what `data.dir` must be, in words; '': it may be left out; None: no files are read.
     """
 
     load: Callable[[DataConfig, str], 'np.ndarray | Folder | ArrayFile']
@@ -54,7 +54,7 @@ class Source(NamedTuple):
     density: Density | None = None
     has_val: Callable[[DataConfig], bool] = lambda data: False
     settings: tuple[str, ...] = ()
-    dir: str = ''
+    dir: str | None = ''
 
     def needs(self, config: Config) -> Iterator[tuple[str, str]]:
         """Yields the settings that are wrong for this data set, each with what would be right."""
@@ -81,6 +81,8 @@ class Source(NamedTuple):
                 yield from must_be(value, f'but for {where}', f'data.{setting}')
         if self.dir and not config.data.dir:
             yield 'data.dir', self.dir
+        if self.dir is None and config.data.dir:
+            yield 'data.dir', f"'' for {name}, which is read from no files"
 
 
 def source_of(data: DataConfig) -> Source:
@@ -134,12 +136,14 @@ def _array(data: DataConfig, split: str) -> 'ArrayFile':
 _FOLDER = Source(_folder, splits=None, has_val=_folder_has_val, settings=tuple(_OF_SOME))
 
 SOURCES: dict[str, Source] = {
-    'digits': Source(_digits, image_size=8, num_channels=1),
+    'digits': Source(_digits, image_size=8, num_channels=1, dir=None),
     'mnist': Source(_tfds, image_size=28, num_channels=1),
     'fashion_mnist': Source(_tfds, image_size=28, num_channels=1),
     'cifar10': Source(_tfds, image_size=32, num_channels=3),
     **{
-        name: Source(functools.partial(_points, density), tuple(_NUM_POINTS), 1, 2, density)
+        name: Source(
+            functools.partial(_points, density), tuple(_NUM_POINTS), 1, 2, density, dir=None
+        )
         for name, density in DENSITIES.items()
     },
     'folder': _FOLDER._replace(dir='the path of a folder of images'),

@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vaebm_jax.config import Config, refuse_other_run, to_json, validate
+from vaebm_jax.data.conditions import idle_settings
 from vaebm_jax.data.loading import Files, open_images
 from vaebm_jax.data.order import batch_indices, stream
 from vaebm_jax.methods import METHODS, create_states, rates_at
@@ -89,6 +90,8 @@ def train(
     )
     if unused := METHODS[config.method].unused:
         log.say(f'not used by {config.method}: {", ".join(unused)}')
+    if idle := idle_settings(config):
+        log.say(f'not used by condition.kind {config.condition.kind}: {", ".join(idle)}')
     files, images = None, open_images(config.data)
     if not isinstance(images, np.ndarray):
         files = images.listing
