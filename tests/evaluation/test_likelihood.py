@@ -81,12 +81,15 @@ def test_intervals_errors_and_warnings():
     assert result['bits_per_dimension'] == pytest.approx(expected)
     assert 'warning' not in result
     low = likelihood_of(energies, bracket(-5.0, samples=-9.0), 2, 0.5)
-    assert low['log_z']['upper'] == -5.0 and 'they are no samples of p' in low['warning']
+    assert low['log_z']['upper'] == -5.0 and 'they are not samples of p' in low['warning']
     few = bracket(-5.0)._replace(forward=Estimate(-5.0, 1.0, 1.2))
     few = likelihood_of(energies, few, 2, 0.5)
     assert few['warning'].startswith('the weight is on 1.2 chains')
     lines = table(few | {'num_chains': 256})
-    assert lines[0].split() == 'log Z, forward -5.000 +- 1 nats, 1.2 of 256 chains count'.split()
+    assert (
+        lines[0].split()
+        == 'log Z, forward -5.000 +- 1 nats, effective sample size 1.2 of 256'.split()
+    )
     assert lines[-1].startswith('warning: the weight is on 1.2 chains')
 
 

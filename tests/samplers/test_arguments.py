@@ -26,7 +26,7 @@ from vaebm_jax import (
 from vaebm_jax.config import ConditionConfig
 from vaebm_jax.samplers.ais import Schedule
 from vaebm_jax.samplers.mala import acceptance
-from vaebm_jax.samplers.programs import _NUM_KEPT, _compile
+from vaebm_jax.samplers.programs import _NUM_CACHED, _compile
 
 KEY = jax.random.key(0)
 X = jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)
@@ -189,9 +189,9 @@ def test_what_is_kept_is_bounded_and_holds_no_arrays():
     held = closed_over()
     gc.collect()
     assert held() is None
-    for i in range(_NUM_KEPT + 3):
+    for i in range(_NUM_CACHED + 3):
         langevin(lambda x, i=i: quadratic(x) * (1.0 + i), num_steps=1)
-    assert _compile.cache_info().currsize == _NUM_KEPT
+    assert _compile.cache_info().currsize == _NUM_CACHED
 
 
 ENERGIES = {

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vaebm_jax.data.densities import DENSITIES
 from vaebm_jax.evaluation import geometry
-from vaebm_jax.evaluation.point_scores import kl_histogram, revised_mass, sample_weights
+from vaebm_jax.evaluation.point_scores import kl_histogram, refined_mass, sample_weights
 from vaebm_jax.figures import film
 from vaebm_jax.tasks.points import Draws, evaluate_points, gathered, sample_points
 from vaebm_jax.tasks.report import write_report
@@ -53,7 +53,7 @@ def test_the_law_of_revised_samples_is_that_of_many(toy_config, tmp_path):
     num_samples = 5000
     states = train(toy_config, tmp_path)
     grid = geometry.make_grid()
-    mass, _ = revised_mass(states, toy_config, grid)
+    mass, _ = refined_mass(states, toy_config, grid)
     assert mass.sum() == pytest.approx(1.0, abs=1e-4)
     draws = Draws(tmp_path, states, toy_config, num_samples, ('refined',))
     points = gathered(draws)['refined'].reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""What a trained energy does: on other images, in long chains, under a Metropolis test."""
+"""Diagnostics of a trained energy: other images, long chains, the Metropolis test."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from vaebm_jax.samplers.mala import acceptance
 _BATCH = 500
 _NUM_CHAINS = 64
 _NUM_BINS = 60
-# Sets of the same shape, each an out-of-distribution set for the other.
+# Sets of the same shape, each out of distribution for the other.
 _NEIGHBOURS = {'mnist': 'fashion_mnist', 'fashion_mnist': 'mnist'}
 
 
@@ -35,13 +35,13 @@ def diagnose(
     Args:
       states: trained models, with the parameters to use as `params`.
       config: of the run.
-      samples: `{sampler: [N, H, W, C]}`, whose energies are of interest.
-      num_images: of each set at the most.
+      samples: `{sampler: [N, H, W, C]}`, whose energies are computed too.
+      num_images: of each set, at most.
 
     Returns:
-      `energies` (a set each: `mean`, `std` in nats, and how well the energy tells it from the test
-      images, `auroc`, beside `auroc_reference_term`, which |x - m|² alone reaches), `histogram`,
-      `long_chains` and `acceptance`.
+      `energies` (for each set `mean` and `std` in nats, `auroc`, how well the energy discriminates
+      it from the test images, and `auroc_reference_term`, the same by |x - m|² alone),
+      `histogram`, `long_chains` and `acceptance`.
     """
     sets = dict(image_sets(config, num_images)) | {
         name: images[:num_images] for name, images in samples.items()
@@ -62,9 +62,9 @@ def diagnose(
 
 
 def image_sets(config: Config, num_images: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Train, test, and what is neither: names and images in [-1, 1], and its headroom.
+    """Names and images of train, test and out-of-distribution sets; pixels as in training.
 
-    Out of distribution are the neighbouring data set where it is prepared, test images with their
+    Out of distribution are the neighbouring data set if it is prepared, test images with their
     pixels shuffled or their values inverted, and uniform noise.
     """
     rng = np.random.default_rng(config.seed)
@@ -97,7 +97,7 @@ def energies_of(states: States, config: Config, images: np.ndarray) -> np.ndarra
 def energy_table(
     sets: dict[str, np.ndarray], energies: dict[str, np.ndarray], reference_mean: float
 ) -> dict:
-    """Mean, spread and how well the energy, or |x - m|² alone, tells a set from `test`."""
+    """Mean, standard deviation, and AUROC against `test` by the energy and by |x - m|² alone."""
     norms = {
         name: np.asarray(reference_energy(jnp.asarray(x), 1.0, reference_mean))
         for name, x in sets.items()
@@ -116,7 +116,7 @@ def energy_table(
 
 
 def auroc(inside: np.ndarray, outside: np.ndarray) -> float | None:
-    """How often a random `outside` has the higher score than a random `inside`; ties count half."""
+    """The probability that a random `outside` scores above a random `inside`; ties count half."""
     scores = np.concatenate([inside, outside])
     if not np.all(np.isfinite(scores)):
         return None
@@ -125,7 +125,7 @@ def auroc(inside: np.ndarray, outside: np.ndarray) -> float | None:
 
 
 def histogram(energies: dict[str, np.ndarray]) -> dict:
-    """Counts by energy over common bins, from the lowest to the highest."""
+    """Counts of energies in common bins, from the lowest to the highest."""
     values = np.concatenate(list(energies.values()))
     edges = np.histogram_bin_edges(values[np.isfinite(values)], _NUM_BINS)
     counts = {name: np.histogram(part, edges)[0].tolist() for name, part in energies.items()}
@@ -136,7 +136,7 @@ def long_chains(key: jax.Array, states: States, config: Config) -> list[dict]:
     """Chains from ancestral samples after 0, 1, 10 and 100 times the training length.
 
     `energy` in nats, `distance` from the start (Euclidean, over all pixels), and `outside`, the
-    share of pixels outside [-1, 1] and its headroom: means over 64 chains.
+    share of pixels outside [-1, 1] plus headroom: means over 64 chains.
     """
     key_start, key_langevin = jax.random.split(key)
     start, _ = generate(key_start, states, config, _NUM_CHAINS, ema=False)
@@ -152,7 +152,7 @@ def long_chains(key: jax.Array, states: States, config: Config) -> list[dict]:
         }
 
     x, rows = start, [row(start, 0)]
-    # In pieces of one length, so that one is compiled.
+    # In parts of equal length, so that one program is compiled.
     for done in log.tracked(range(100), 'long chains', 'training lengths', 100):
         x = refine(key_langevin, states, config, x, num_steps, done * num_steps)
         if done + 1 in (1, 10, 100):
@@ -164,7 +164,7 @@ def long_chains(key: jax.Array, states: States, config: Config) -> list[dict]:
 def metropolis(key: jax.Array, states: States, config: Config) -> dict:
     """Mean acceptance of a Metropolis test of the training step, from refined samples.
 
-    Float32 energies of 1e6 nats are told apart to 0.1 at best; a mean over chains bears that.
+    Float32 energies of 1e6 nats have a resolution of 0.1; a mean over chains tolerates that.
     """
     key_start, key_noise = jax.random.split(key)
     _, refined = generate(key_start, states, config, _NUM_CHAINS, ema=False)

@@ -1,4 +1,4 @@
-"""Recoveries without a network: what a conditional model has to beat."""
+"""Fills without a network: the baselines of a conditional model."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from vaebm_jax.config import ConditionConfig
 from vaebm_jax.data.conditions import CONDITIONS, fixed_condition, from_mask, hint_of, seen_of
 from vaebm_jax.runtime import log
 
-_SMALL = 32  # Pixels a side at which the ridge regression works.
+_SMALL = 32  # Pixels per side of the ridge regression's images.
 
 
 def fills(
@@ -22,15 +22,15 @@ def fills(
     config: ConditionConfig,
     train_images: np.ndarray | Iterable[np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Every fill that the kind of condition allows: `{name: [N, H, W, C]}`, seen pixels in place.
+    """All fills for the kind of condition: `{name: [N, H, W, C]}`, observed pixels in place.
 
-    `fill_hint` is the hint that the models start from, where it is none of the others.
+    `fill_hint` is the models' initial fill, if it is none of the others.
 
     Args:
       condition: `[N, H, W, C + 1]`, by `fixed_condition`.
-      config: that it was made with.
-      train_images: `[M, H, W, C]` in [-1, 1], or parts of them, for the fill that learns, which is
-        of holes in the middle alone: else nothing is taken of them. None: without it.
+      config: of the condition.
+      train_images: `[M, H, W, C]` in [-1, 1], or parts of them, for the ridge regression, which is
+        only for holes in the middle: else they are not read. None: without it.
     """
     condition = np.asarray(condition)
     hint, is_seen = np.asarray(hint_of(condition)), np.asarray(seen_of(condition))
@@ -57,23 +57,23 @@ def fills(
 
 
 def biharmonic(hint: np.ndarray, is_seen: np.ndarray) -> np.ndarray:
-    """Scikit-image's biharmonic inpainting: smooth in its slopes too, where harmonic is in values.
+    """Scikit-image's biharmonic inpainting, which has smooth slopes as well as values.
 
     S. Damelin, N. Hoang, On surface completion and image inpainting by biharmonic functions, 2018.
     """
     pairs = log.tracked(
         zip(hint, ~is_seen, strict=True), 'biharmonic inpainting', 'images', len(hint)
     )
-    filled = [inpaint_biharmonic(image, hidden, channel_axis=-1) for image, hidden in pairs]
+    filled = [inpaint_biharmonic(image, missing, channel_axis=-1) for image, missing in pairs]
     return np.clip(np.stack(filled), -1.0, 1.0).astype(np.float32)
 
 
 class EdgeRidge:
-    """A harmonic fill, the profiles of its edges, and a ridge regression of what is then missing.
+    """A harmonic fill with edge profiles, and a ridge regression of its residual.
 
-    From the hint at 32 pixels a side the regression, trained on the training images and their
-    mirror images, predicts what the hint lacks. For a hole in the middle. It needs two square
-    matrices of 3,072 numbers a side for colour, and one part of the images at a time.
+    From the initial fill at 32 pixels per side the regression, trained on the training images and
+    their mirror images, predicts the residual. For a hole in the middle. It needs two square
+    matrices of 3,072 numbers per side for colour, and one part of the images at a time.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class EdgeRidge:
             count += len(rows)
             total += rows.sum(axis=0)
             products += hint.T @ rows
-        # The normal equations of centred rows; the intercept bears no penalty.
+        # The normal equations of centred rows; the intercept has no penalty.
         size = len(products)
         self.mean, self.missing_mean = np.split(total / count, [size])
         products -= np.outer(self.mean, total)
@@ -102,19 +102,19 @@ class EdgeRidge:
         self.weights = linalg.solve(gram, mixed, assume_a='pos', overwrite_a=True)
 
     def _small(self, images):
-        """The hint and what it lacks at 32 pixels a side, `[N, 3072]` for colour, in float64."""
+        """The initial fill and its residual at 32 pixels per side, `[N, 3072]` for colour."""
         hint, _ = self.hint(images)
         return (
             shrink(part).reshape(len(part), -1).astype(np.float64) for part in (hint, images - hint)
         )
 
     def hint(self, images):
-        """The fill without learning, and what is seen of the images."""
+        """The initial fill, and the mask of observed pixels."""
         condition = jax.device_get(fixed_condition(images, self.config))
         return hint_of(condition), np.asarray(seen_of(condition))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """`[N, H, W, C]`: other images with the hole filled; its pixels do not count."""
+        """`[N, H, W, C]`: other images with the hole filled; pixels in the hole are ignored."""
         hint, is_seen = self.hint(images)
         missing = (shrink(hint).reshape(len(hint), -1) - self.mean) @ self.weights
         missing = (missing + self.missing_mean).reshape(-1, _SMALL, _SMALL, hint.shape[-1])
@@ -123,7 +123,7 @@ class EdgeRidge:
 
 
 def shrink(images: np.ndarray) -> np.ndarray:
-    """`[N, H, W, C]` at 32 pixels a side, by means over what a pixel covers."""
+    """`[N, H, W, C]` at 32 pixels per side, by means over the area of a pixel."""
     return resize(images, _SMALL, Image.Resampling.BOX)
 
 

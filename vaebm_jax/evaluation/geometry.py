@@ -1,13 +1,12 @@
-"""The poster's information geometry, computed: densities and divergences on a grid of the plane.
+"""The poster's information geometry: densities and divergences on a grid of the plane.
 
 Three families of joint densities of a point x and a latent z share the inference model π(z|x):
 
     Π(z, x) = p_data(x) π(z|x)      P(z, x) = p_θ(x) π(z|x)      Q(z, x) = N(z; 0, I) q(x|z)
 
 with p_θ = exp(-U) / Z and q(x|z) = N(x; g(z), s² I), s² = kl_weight / 2. Integrals over x are sums
-over a grid, those over z quadratures, all in float64; divergences are in nats. What a run's decoder
-draws is g(z) alone, as in the poster; the noise of q(x|z) counts here, in the density of x, and in
-the VAE's bound.
+over a grid, those over z quadratures, all in float64; divergences are in nats. A run's ancestral
+samples are g(z) without noise, as in the poster; here, and in the VAE's ELBO, q(x|z) has noise.
 """
 
 import functools
@@ -26,9 +25,9 @@ from vaebm_jax.models.states import States
 from vaebm_jax.models.vae import rate
 
 _HALF_WIDTH = 5.0
-_CELLS = 120  # A side: cells of 1/12, whose edges are the checkerboard's, too.
+_CELLS = 120  # Per side: cells of 1/12, which align with the checkerboard's edges.
 _PRIOR_CELLS, _PRIOR_HALF_WIDTH = 240, 4.5
-_POSTERIOR_NODES = 6  # A dimension.
+_POSTERIOR_NODES = 6  # Per dimension.
 _BATCH = 1440
 _TINY = 1e-300
 
@@ -39,8 +38,9 @@ Encode = Callable[[chex.Array], tuple[chex.Array, chex.Array]]
 class Grid(NamedTuple):
     """Cells of a square: their midpoints `[n², 2]` and the area of one.
 
-    The midpoint rule is exact to rounding for what is smooth over a cell and dies out before the
-    edge: of a Gaussian of standard deviation s it errs by 2 exp(-2 π² s² / h²), 5e-9 at s = h.
+    The midpoint rule is exact to rounding for functions that are smooth over a cell and vanish
+    before the edge: for a Gaussian of standard deviation s the error is 2 exp(-2 π² s² / h²), 5e-9
+    at s = h.
     """
 
     points: np.ndarray
@@ -53,7 +53,7 @@ class Grid(NamedTuple):
 
 
 def make_grid(half_width: float = _HALF_WIDTH, num_cells: int = _CELLS) -> Grid:
-    """The square [-half_width, half_width]², `num_cells` a side."""
+    """The square [-half_width, half_width]², `num_cells` per side."""
     width = 2.0 * half_width / num_cells
     axis = width * (np.arange(num_cells) + 0.5) - half_width
     y, x = np.meshgrid(axis, axis, indexing='ij')
@@ -72,24 +72,24 @@ def log_density(energy: np.ndarray, cell: float) -> np.ndarray:
 
 
 def expectation(log_p: np.ndarray, values: np.ndarray, cell: float) -> float:
-    """`E_p[values]`; where p is 0 a value does not count, however large."""
+    """`E_p[values]`; where p is 0 a value is ignored, also if it is infinite."""
     p = np.exp(log_p)
     return float(np.sum(p[p > 0] * values[p > 0]) * cell)
 
 
 def kl(log_p: np.ndarray, log_q: np.ndarray, cell: float) -> float:
-    """`KL(p || q) = E_p[log p - log q]`; infinite where p has mass that q has not.
+    """`KL(p || q) = E_p[log p - log q]`; infinite if p has mass where q has none.
 
     It is also the divergence of joints that share the inference model: in `KL(Π || P)` the factor
     π(z|x) cancels, `E_Π[log p_data(x) π(z|x) - log p_θ(x) π(z|x)] = KL(p_data || p_θ)`, and
     likewise `KL(P || Π) = KL(p_θ || p_data)`.
     """
-    with np.errstate(invalid='ignore'):  # -inf - -inf where both are 0, which does not count.
+    with np.errstate(invalid='ignore'):  # -inf - -inf where both are 0, which is ignored.
         return expectation(log_p, log_p - log_q, cell)
 
 
 def mode_weights(log_p: np.ndarray, modes: np.ndarray, num_modes: int, cell: float) -> np.ndarray:
-    """The mass of each part, `[num_modes]`, over that of all parts; `modes` -1 is of none."""
+    """The mass of each mode, `[num_modes]`, divided by that of all; -1 in `modes` is no mode."""
     mass = [np.exp(log_p[modes == mode]).sum() * cell for mode in range(num_modes)]
     return np.array(mass) / np.sum(mass)
 
@@ -97,10 +97,10 @@ def mode_weights(log_p: np.ndarray, modes: np.ndarray, num_modes: int, cell: flo
 def decoder_log_density(decode: Decode, std: float, grid: Grid) -> np.ndarray:
     """`log q(x) = log ∫ N(z; 0, I) N(x; g(z), std² I) dz` on the grid, `[N]`, for z of the plane.
 
-    The integral over z is a sum over even cells of [-4.5, 4.5]² with the prior's weights. Points of
-    equal probability in their place would leave out the tails, and so the bridges that the decoder
-    builds between modes. An isotropic Gaussian is a product over coordinates, so that the sum for
-    all x is one product of matrices. Densities below 1e-300 count as that.
+    The integral over z is a sum over equal cells of [-4.5, 4.5]² with the prior's weights. Points
+    of equal probability would leave out the tails, and so the decoder's bridges between modes. An
+    isotropic Gaussian is a product over coordinates, so the sum for all x is one matrix product.
+    Densities are at least 1e-300.
 
     Args:
       decode: g, `[B, 2] -> [B, 2]`.
@@ -114,7 +114,7 @@ def decoder_log_density(decode: Decode, std: float, grid: Grid) -> np.ndarray:
 
 
 def prior_cells() -> tuple[np.ndarray, np.ndarray]:
-    """Even cells of the plane of z, `[M, 2]`, and the mass of N(0, I) in each, `[M]`."""
+    """Equal cells of the plane of z, `[M, 2]`, and the mass of N(0, I) in each, `[M]`."""
     z = make_grid(_PRIOR_HALF_WIDTH, _PRIOR_CELLS).points
     weights = np.exp(-0.5 * np.sum(z**2, axis=1))
     return z, weights / weights.sum()
@@ -130,8 +130,8 @@ def gaussians(means: np.ndarray, std: float, grid: Grid) -> np.ndarray:
 def elbo(decode: Decode, encode: Encode, std: float, x: chex.Array) -> chex.Array:
     """`ELBO(x) = E_π(z|x)[log q(x|z)] - KL(π(z|x) || N(0, I))` in nats, `[N]`, by quadrature.
 
-    Gauss and Hermite's nodes, 6 a dimension, are exact where |x - g(z)|² is a polynomial of degree
-    11 in z.
+    Gauss-Hermite quadrature with 6 nodes per dimension is exact if |x - g(z)|² is a polynomial of
+    degree 11 in z.
 
     Args:
       decode: g, `[B, 2] -> [B, 2]`.
@@ -145,18 +145,18 @@ def elbo(decode: Decode, encode: Encode, std: float, x: chex.Array) -> chex.Arra
 
     mean, log_std = encode(x)
     z = mean[:, None] + jnp.exp(log_std)[:, None] * nodes
-    guess = decode(z.reshape(-1, 2)).reshape(z.shape)
-    distortion = jnp.sum(jnp.square(x[:, None] - guess), axis=-1) @ weights
+    decoded = decode(z.reshape(-1, 2)).reshape(z.shape)
+    distortion = jnp.sum(jnp.square(x[:, None] - decoded), axis=-1) @ weights
     return -distortion / (2.0 * std**2) - jnp.log(2.0 * jnp.pi * std**2) - rate(mean, log_std)
 
 
 def joint_kl(log_p: np.ndarray, elbo: np.ndarray, cell: float) -> float:
     """`KL(P || Q)` for p = p_θ, or `KL(Π || Q)` for p = p_data.
 
-    `E_p E_π[log p(x) + log π(z|x) - log q(z) - log q(x|z)]`: what π takes part in is minus the
-    ELBO, so it is `E_p[log p(x) - ELBO(x)]`. Since `ELBO = log q(x) - KL(π(z|x) || q(z|x))` it is
-    also `KL(p || q) + posterior_gap`. The VAE minimises it over α and β, up to the entropy of p,
-    with revised samples for draws of p.
+    `E_p E_π[log p(x) + log π(z|x) - log q(z) - log q(x|z)]`: the terms with π are minus the ELBO,
+    so it is `E_p[log p(x) - ELBO(x)]`. Since `ELBO = log q(x) - KL(π(z|x) || q(z|x))` it is also
+    `KL(p || q) + posterior_gap`. The VAE minimizes it over α and β, up to the entropy of p, with
+    refined samples as samples of p.
     """
     return expectation(log_p, log_p - elbo, cell)
 
@@ -164,9 +164,9 @@ def joint_kl(log_p: np.ndarray, elbo: np.ndarray, cell: float) -> float:
 def posterior_gap(log_p: np.ndarray, log_q: np.ndarray, elbo: np.ndarray, cell: float) -> float:
     """`E_p KL(π(z|x) || q(z|x)) = E_p[log q(x) - ELBO(x)]`, which must not be negative.
 
-    The left side needs the true posterior of the decoder; the right side is the same by
-    `log q(x) = ELBO(x) + KL(π(z|x) || q(z|x))`. Negative, it tells that the quadrature over z is
-    too coarse: a check of `decoder_log_density`.
+    The left side needs the true posterior of the decoder; the right side follows from
+    `log q(x) = ELBO(x) + KL(π(z|x) || q(z|x))`. A negative value means that the quadrature over z
+    is too coarse: a check of `decoder_log_density`.
     """
     return expectation(log_p, log_q - elbo, cell)
 
@@ -182,12 +182,12 @@ class Densities(NamedTuple):
 
 
 def densities(states: States, config: Config, grid: Grid) -> Densities:
-    """What a run's models are on the grid; `states` have the parameters to use as `params`."""
+    """The densities of a run's models on the grid; `states` have the parameters as `params`."""
     energy = _by_parts(lambda x: _energy(states, config, x), grid.points)
     return Densities(
         data=density_of(config.data).log_density(grid.points),
         energy=log_density(energy, grid.cell),
-        decoder=decoder_log_density(lambda z: _guess(states, z), decoder_std(config), grid),
+        decoder=decoder_log_density(lambda z: _decoded(states, z), decoder_std(config), grid),
         elbo=_by_parts(lambda x: _elbo(states, config, x), grid.points),
         log_partition=log_partition(energy, grid.cell),
     )
@@ -198,9 +198,9 @@ def decoder_std(config: Config) -> float:
     return float(np.sqrt(0.5 * config.vae.kl_weight))
 
 
-def guess_at(states: States, z: np.ndarray) -> np.ndarray:
+def decoded_at(states: States, z: np.ndarray) -> np.ndarray:
     """The decoder's `g(z)`, `[M, 2]` for `[M, 2]`."""
-    return _by_parts(lambda z: _guess(states, z), z)
+    return _by_parts(lambda z: _decoded(states, z), z)
 
 
 def gradient_at(states: States, config: Config, points: np.ndarray) -> np.ndarray:
@@ -219,14 +219,14 @@ def _energy(states, config, x):
 
 
 @jax.jit
-def _guess(states, z):
+def _decoded(states, z):
     return decode(states.decoder, z).reshape(-1, 2)
 
 
 @functools.partial(jax.jit, static_argnames='config')
 def _elbo(states, config, x):
     encode = lambda x: states.encoder.apply_fn({'params': states.encoder.params}, _as_images(x))
-    return elbo(lambda z: _guess(states, z), encode, decoder_std(config), x)
+    return elbo(lambda z: _decoded(states, z), encode, decoder_std(config), x)
 
 
 def _as_images(x):
@@ -234,14 +234,14 @@ def _as_images(x):
 
 
 def _by_parts(function, x):
-    """A function of rows, computed in parts of one size: float64 of float32."""
+    """A function of rows, computed in batches: float64 results of float32 inputs."""
     x = np.asarray(x, np.float32)
     parts = [function(x[first : first + _BATCH]) for first in range(0, len(x), _BATCH)]
     return np.concatenate([np.asarray(part, np.float64) for part in parts])
 
 
 def divergences(found: Densities, cell: float) -> dict[str, float]:
-    """The poster's divergences in nats, by names of what they are from and to."""
+    """The poster's divergences in nats, by name: `kl_<from>_<to>`."""
     data, energy, decoder, bound = found[:4]
     return {
         'log_partition': found.log_partition,

@@ -1,9 +1,9 @@
-"""The Inception-v3 network that Frechet distances of images are defined with, in JAX.
+"""The Inception-v3 network of Frechet distances, in JAX.
 
-It is the ImageNet network of TensorFlow's inception-2015-12-05, with TensorFlow's own resizing and
-scaling and its batch norm folded into the convolutions. The weights come from a file,
-`tools/inception_weights.py` writes one; a file may end early, and then only the narrower features
-are had.
+It is the ImageNet network of TensorFlow's inception-2015-12-05, with TensorFlow's resizing and
+scaling and its batch norm folded into the convolutions. The weights come from a file that
+`tools/inception_weights.py` writes; a file may end at an earlier layer, and then there are only the
+features up to it.
 """
 
 import functools
@@ -20,7 +20,7 @@ from jax import lax
 from vaebm_jax.runtime.atomic_files import at_home
 from vaebm_jax.runtime.errors import UserError
 
-SIZE = 299  # Pixels a side that the network sees.
+SIZE = 299  # Pixels per side of the network's input.
 NUM_CLASSES = 1008
 WIDTHS = (64, 192, 768, 2048, NUM_CLASSES)
 
@@ -36,7 +36,7 @@ def load_inception(path: str | os.PathLike) -> Weights:
       `{layer: {'w': ..., 'b': ...}}` in float32.
 
     Raises:
-      UserError: if the file cannot be read, or lacks layers below others that it has.
+      UserError: if the file cannot be read, or lacks layers before others that it has.
     """
     weights = {}
     try:
@@ -63,7 +63,7 @@ def load_inception(path: str | os.PathLike) -> Weights:
 
 @jax.jit
 def inception_features(weights: Weights, images: chex.Array) -> dict[int, chex.Array]:
-    """Features of images, as many as the weights reach.
+    """Features of images, up to the last layer of the weights.
 
     Args:
       weights: of `load_inception`.
@@ -71,7 +71,7 @@ def inception_features(weights: Weights, images: chex.Array) -> dict[int, chex.A
 
     Returns:
       `{64: [B, 64], 192: ..., 768: ..., 2048: ...}`, means over positions, and with a classifier
-      `1008`: its logits without their biases, as the Inception score has them.
+      `1008`: its logits without their biases, as used by the Inception score.
     """
     has = lambda *layers: all(layer in weights for layer in layers)
     conv = functools.partial(_conv, weights)
@@ -101,7 +101,7 @@ def inception_features(weights: Weights, images: chex.Array) -> dict[int, chex.A
         return features
     x = _reduction_8(functools.partial(conv, block='mixed_8'), x)
     x = _block_8(functools.partial(conv, block='mixed_9'), x, _average_pool)
-    # As trained, and as every FID has it: the last block takes the largest neighbour.
+    # As trained, and as in every FID: the last block uses max pooling.
     x = _block_8(functools.partial(conv, block='mixed_10'), x, _max_pool_same)
     features[2048] = _mean(x)
     if has('softmax'):

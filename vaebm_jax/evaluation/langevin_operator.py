@@ -1,7 +1,7 @@
-"""The law of Langevin chains on a grid of the plane: no draws, all chains at once.
+"""The exact distribution of Langevin chains, on a grid of the plane.
 
 A step of the chain moves a point along the drift and adds Gaussian noise: a linear map of
-densities. T of them give the density that revised samples have, and many more the stationary one.
+densities. T of them give the density of refined samples, and many more the stationary density.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,22 @@ from vaebm_jax.samplers.langevin import langevin_step
 
 _MOST_STEPS = 500
 
-Law = Callable[[np.ndarray], np.ndarray]
+Operator = Callable[[np.ndarray], np.ndarray]
 
 
-def langevin_law(
+def chain_operator(
     points: np.ndarray, gradient: np.ndarray, config: LangevinConfig, grid: Grid
-) -> Law:
-    """One step of the config's chain, from masses `[M]` at points to masses `[N]` of cells.
+) -> Operator:
+    """One step of the configured chain, from masses `[M]` at points to masses `[N]` of cells.
 
-    `p'(x) = sum_m p_m N(x; x_m - (δ²/2) ∇U(x_m), δ² I)`, by one product of matrices. What leaves
-    the grid stays at its edge.
+    `p'(x) = sum_m p_m N(x; x_m - (δ²/2) ∇U(x_m), δ² I)`, by one matrix product. Mass that leaves
+    the grid is put at its edge.
 
     Args:
-      points: where the chains may stand, `[M, 2]`: the grid's own, or others to begin with.
+      points: before the step, `[M, 2]`: the grid's, or starting points.
       gradient: `∇U` there, `[M, 2]`.
-      config: of the chain; its noise must be of a cell's width or more.
-      grid: where they may go.
+      config: of the chain; its noise must be at least as wide as a cell.
+      grid: of the points after the step.
     """
     width, noise = np.sqrt(grid.cell), config.step_size * config.noise_scale
     if noise < width:
@@ -43,21 +43,21 @@ def langevin_law(
     return lambda mass: ((y * mass[:, np.newaxis].astype(np.float32)).T @ x).ravel()
 
 
-def after(law: Law, mass: np.ndarray, num_steps: int) -> np.ndarray:
-    """Masses `[N]` after so many steps of the chain."""
+def after(operator: Operator, mass: np.ndarray, num_steps: int) -> np.ndarray:
+    """Masses `[N]` after `num_steps` steps of the chain."""
     for _ in range(num_steps):
-        mass = law(mass)
+        mass = operator(mass)
     return mass
 
 
-def stationary(law: Law, mass: np.ndarray, tolerance: float = 1e-6) -> np.ndarray:
-    """Where the chain comes to rest, from masses `[N]` that are best near it.
+def stationary(operator: Operator, mass: np.ndarray, tolerance: float = 1e-6) -> np.ndarray:
+    """The chain's stationary distribution, iterated from masses `[N]` that should be near it.
 
-    That is when a step moves less than `tolerance` of the mass, or after 500 steps: enough to
-    forget where in a mode a chain began, but not which modes are hard to leave.
+    Stops when a step moves less than `tolerance` of the mass, or after 500 steps: enough to forget
+    where in a mode a chain started, but not in which mode if modes are hard to leave.
     """
     for _ in range(_MOST_STEPS):
-        last, mass = mass, law(mass)
+        last, mass = mass, operator(mass)
         if 0.5 * np.abs(mass - last).sum() < tolerance:
             break
     return mass

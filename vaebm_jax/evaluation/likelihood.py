@@ -1,4 +1,4 @@
-"""--mode=likelihood: from a checkpoint to `likelihood.json`, nats and bits of the test images."""
+"""--mode=likelihood: nats and bits of the test images, written to `likelihood.json`."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ from vaebm_jax.training.progress import say_checkpoint
 
 _MAX_IMAGES = 10_000
 _STARTS = {'reverse_forward': "the chains' ends", 'reverse_samples': 'refined samples'}
-_NUMBERS_A_CALL = 2**18  # Pixels of the chains that go at the same time.
+_NUMBERS_A_CALL = 2**18  # Pixels of all chains in one call.
 
 
 def evaluate_likelihood(
@@ -38,22 +38,23 @@ def evaluate_likelihood(
 ) -> dict:
     """Brackets log Z of a checkpoint's energy, and so the likelihood of the test images.
 
-    The paths begin at the Gaussian with the moments of refined samples, which are also one of the
-    two sets that go back.
+    The paths start at the Gaussian with the moments of refined samples, which are also one of the
+    two starting sets of the reverse annealing.
 
     Args:
       config: of the run.
       workdir: of the run; `likelihood.json` is written there.
-      num_samples: chains each way.
+      num_samples: number of chains in each direction.
       num_temperatures: of a path.
-      step: which checkpoint; None: the newest.
-      ema: the averaged parameters.
+      step: of the checkpoint; None: the newest.
+      ema: use the averaged parameters.
 
     Returns:
-      What `likelihood.json` holds. `log_z` has an object a direction, `forward`, `reverse_forward`
-      and `reverse_samples`, with `log_z`, `standard_error` (nats) and `effective_sample_size`, and
-      `lower` and `upper`. `nats` of an image and, of each of its numbers, `bits_per_dimension`,
-      have `lower` and `upper` from them, and `standard_error` from the choice of test images.
+      The content of `likelihood.json`. `log_z` has an object for each of `forward`,
+      `reverse_forward` and `reverse_samples`, with `log_z`, `standard_error` (nats) and
+      `effective_sample_size`, and the bounds `lower` and `upper`. `nats` per image and
+      `bits_per_dimension` have `lower` and `upper` from these, and the `standard_error` over test
+      images.
 
     Raises:
       UserError: if the run is conditional or without an energy, there is no such checkpoint or data
@@ -104,7 +105,7 @@ def evaluate_likelihood(
 
 
 def refuse(config: Config) -> None:
-    """Raises a UserError where the run's energy has no likelihood of images."""
+    """Raises a UserError if the run's energy has no likelihood of images."""
     if config.condition.kind != 'none':
         raise UserError(
             '--mode=likelihood needs a run without a condition, got '
@@ -125,12 +126,12 @@ def _tracked(items: Iterable, doing: str, total: int, size: int) -> Iterator:
 def dequantized(
     rng: np.random.Generator, images: np.ndarray, settings: DataConfig
 ) -> tuple[np.ndarray, float]:
-    """8-bit images spread over their bins by uniform noise, and the width of a bin.
+    """8-bit images dequantized with uniform noise over their bins, and the width of a bin.
 
-    The density of what takes 256 values only is no likelihood. Where the model was trained with
-    `data.dequantize` the bins are its own, `[k, k + 1] / 128 - 1`; otherwise they lie about the
-    values that it saw, `k / 127.5 - 1`; the first and the last bin as far out as `data.headroom`
-    has them. Points, which are no integers, stay, with a width of 1.
+    A density at only 256 values is not a likelihood. With `data.dequantize` the bins are those of
+    the training, `[k, k + 1] / 128 - 1`; otherwise they are centred at the training's values,
+    `k / 127.5 - 1`; the first and the last bin are moved out by `data.headroom`. Floating-point
+    points are unchanged, with a width of 1.
 
     Args:
       rng: of the noise.
@@ -149,12 +150,12 @@ def dequantized(
 
 
 def likelihood_of(energies: np.ndarray, bracket: Bracket, num_dims: int, bin_width: float) -> dict:
-    """`log p(x) = -U(x) - log Z` of the images whose energies these are, from both bounds.
+    """`log p(x) = -U(x) - log Z` of images, by both bounds of log Z.
 
     Args:
-      energies: `[N]` nats.
+      energies: of the images, `[N]` nats.
       bracket: of log Z.
-      num_dims: numbers of an image.
+      num_dims: dimensions of an image.
       bin_width: of `dequantized`.
     """
     mean, error = -np.mean(energies), np.std(energies, ddof=1) / np.sqrt(len(energies))
@@ -178,21 +179,21 @@ def likelihood_of(energies: np.ndarray, bracket: Bracket, num_dims: int, bin_wid
 
 
 def _warned(estimates):
-    """In words, where the estimates tell that they are not to be trusted."""
+    """Warnings, if the estimates cannot be trusted."""
     forward = estimates['forward']
     warnings = []
     if forward.effective_sample_size < 10.0:
         warnings.append(
-            f'the weight is on {forward.effective_sample_size:.1f} chains, so that standard errors '
-            'of log Z mean nothing; the lower bound stands, the upper one holds if no energy is '
+            f'the weight is on {forward.effective_sample_size:.1f} chains, so standard errors of '
+            'log Z are meaningless; the lower bound holds, the upper one only if no energy is '
             'lower than those found'
         )
     for way, what in _STARTS.items():
         back = estimates[way]
         if back.log_z < forward.log_z - 3.0 * (forward.standard_error + back.standard_error):
             warnings.append(
-                f'by {what} log Z would be {back.log_z:.6g} nats at the most, but it is '
-                f'{forward.log_z:.6g} at the least: they are no samples of p'
+                f'by {what} log Z would be at most {back.log_z:.6g} nats, but it is at least '
+                f'{forward.log_z:.6g}: they are not samples of p'
             )
     return {'warning': '; '.join(warnings)} if warnings else {}
 
@@ -201,11 +202,11 @@ def table(result: dict) -> list[str]:
     """The estimates as lines for a terminal."""
     ways = {
         'forward': 'log Z, forward',
-        'reverse_forward': 'log Z, back from their ends',
-        'reverse_samples': 'log Z, back from samples',
+        'reverse_forward': 'log Z, reverse from ends',
+        'reverse_samples': 'log Z, reverse from samples',
     }
     lines = [
-        '{:28s} {:14.3f} +- {:.2g} nats, {:.4g} of {} chains count'.format(
+        '{:28s} {:14.3f} +- {:.2g} nats, effective sample size {:.4g} of {}'.format(
             name, *result['log_z'][way].values(), result['num_chains']
         )
         for way, name in ways.items()
@@ -214,7 +215,7 @@ def table(result: dict) -> list[str]:
         interval = result[name]
         lines.append(
             f'{unit:28s} {interval["lower"]:.5g} to {interval["upper"]:.5g}, +- '
-            f'{interval["standard_error"]:.2g} by the choice of {result["num_images"]} test images'
+            f'{interval["standard_error"]:.2g} over {result["num_images"]} test images'
         )
     if 'warning' in result:
         lines.append('warning: ' + result['warning'])

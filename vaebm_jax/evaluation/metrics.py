@@ -1,4 +1,4 @@
-"""Scores of images and of their features; no networks, no files."""
+"""Scores of images and of their features, without networks or files."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ SSIM_WINDOW = 11  # Pixels: 3.5 deviations of 1.5 on each side.
 
 @dataclasses.dataclass
 class Moments:
-    """Sums over features of images in float64, however many images there are."""
+    """Sums over features of any number of images, in float64."""
 
     count: int
     total: np.ndarray
@@ -20,7 +20,7 @@ class Moments:
         return cls(0, np.zeros(width), np.zeros((width, width)))
 
     def add(self, features: np.ndarray) -> None:
-        """Takes in `[B, width]`."""
+        """Adds features `[B, width]`."""
         features = np.asarray(features, np.float64)
         self.count += len(features)
         self.total += features.sum(axis=0)
@@ -40,7 +40,7 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     """`|m₁ - m₂|² + tr(C₁ + C₂ - 2 (C₁ C₂)^½)`, between Gaussians of these moments.
 
     The trace of the root is that of `(C₁^½ C₂ C₁^½)^½`, which is symmetric: its eigenvalues are
-    real and not negative but for rounding, also where a covariance is singular. (D. Dowson,
+    real and, up to rounding, not negative, also if a covariance is singular. (D. Dowson,
     B. Landau, The Frechet distance between multivariate normal distributions, 1982.)
     """
     values, vectors = np.linalg.eigh(first.covariance)
@@ -59,7 +59,7 @@ def inception_score(logits: np.ndarray, num_splits: int = 10) -> tuple[float, fl
 
     Args:
       logits: `[N, K]`.
-      num_splits: consecutive parts, each with a p(y) of its own.
+      num_splits: consecutive parts, each with its own p(y).
     """
     scores = []
     for part in np.array_split(np.asarray(logits, np.float64), num_splits):
@@ -101,7 +101,7 @@ def ssim(truth: np.ndarray, images: np.ndarray, region: np.ndarray | None = None
             use_sample_covariance=False,
             full=True,
         )
-        # Luminance from 0 up: unlike an error, a similarity changes with where zero is.
+        # Values from 0: unlike an error, a similarity depends on the zero.
         for pair in zip(_luminance(truth), _luminance(images), strict=True)
     ]
     if region is None:

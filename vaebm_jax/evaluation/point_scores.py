@@ -1,4 +1,4 @@
-"""Points of the plane: what is scored of an energy by a grid, and of samples by counting."""
+"""Scores of points of the plane: of an energy on a grid, of samples by counting."""
 
 import numpy as np
 
@@ -6,23 +6,23 @@ from vaebm_jax.config import Config
 from vaebm_jax.data.densities import Density
 from vaebm_jax.data.sources import density_of
 from vaebm_jax.evaluation import geometry
-from vaebm_jax.evaluation.langevin_operator import Law, after, langevin_law, stationary
+from vaebm_jax.evaluation.langevin_operator import Operator, after, chain_operator, stationary
 from vaebm_jax.models.states import States
 
-NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # How they begin in `evaluation.json`.
+NUMBERS = ('log_partition', 'kl_', 'posterior_gap')  # Prefixes in `evaluation.json`.
 
 
-_HISTOGRAM = 48  # Cells a side of [-3, 3]².
+_HISTOGRAM = 48  # Cells per side of [-3, 3]².
 
 
 def geometry_of(states: States, config: Config, at_rest: bool = False) -> dict:
     """Divergences and the energy's mode weights; `states` have the parameters to use as `params`.
 
-    To those of `geometry.divergences` come some of the law of the config's chains: from the data to
-    revised samples, `kl_data_revised`; from these to the energy's density, `kl_revised_energy`; and
-    with `at_rest`, which takes some seconds, `kl_rest_energy`, to it from where chains come to
-    rest: the bias of the step size. A divergence that is infinite, as any to the checkerboard is,
-    is None.
+    Beside those of `geometry.divergences` there are divergences of the configured chains: from the
+    data to refined samples, `kl_data_revised`; from these to the energy's density,
+    `kl_revised_energy`; and with `at_rest`, which takes some seconds, from the chains' stationary
+    density to the energy's, `kl_rest_energy`: the bias of the step size. An infinite divergence,
+    such as any to the checkerboard, is None.
     """
     grid = geometry.make_grid()
     found = geometry.densities(states, config, grid)
@@ -40,33 +40,35 @@ def geometry_of(states: States, config: Config, at_rest: bool = False) -> dict:
     return numbers | {'energy': _weights(weights / truth, off)}
 
 
-def revised_mass(states: States, config: Config, grid: geometry.Grid) -> tuple[np.ndarray, Law]:
-    """The masses `[N]` of cells after the config's chains, from all of z; and a step's law."""
+def refined_mass(
+    states: States, config: Config, grid: geometry.Grid
+) -> tuple[np.ndarray, Operator]:
+    """The masses `[N]` of cells after the configured chains from the prior; and the operator."""
     z, mass = geometry.prior_cells()
-    guesses = geometry.guess_at(states, z)
-    first, law = (
-        langevin_law(points, geometry.gradient_at(states, config, points), config.langevin, grid)
-        for points in (guesses, grid.points)
+    starts = geometry.decoded_at(states, z)
+    first, operator = (
+        chain_operator(points, geometry.gradient_at(states, config, points), config.langevin, grid)
+        for points in (starts, grid.points)
     )
-    return after(law, first(mass), config.langevin.num_steps - 1), law
+    return after(operator, first(mass), config.langevin.num_steps - 1), operator
 
 
 def _chains(states, config, found, grid, at_rest):
     log_density = lambda mass: np.log(np.maximum(mass.astype(np.float64), 1e-300) / grid.cell)
-    mass, law = revised_mass(states, config, grid)
-    revised = log_density(mass)
+    mass, operator = refined_mass(states, config, grid)
+    refined = log_density(mass)
     numbers = {
-        'kl_data_revised': geometry.kl(found.data, revised, grid.cell),
-        'kl_revised_energy': geometry.kl(revised, found.energy, grid.cell),
+        'kl_data_revised': geometry.kl(found.data, refined, grid.cell),
+        'kl_revised_energy': geometry.kl(refined, found.energy, grid.cell),
     }
     if at_rest:
-        rest = log_density(stationary(law, np.exp(found.energy) * grid.cell))
+        rest = log_density(stationary(operator, np.exp(found.energy) * grid.cell))
         numbers['kl_rest_energy'] = geometry.kl(rest, found.energy, grid.cell)
     return numbers
 
 
 def sample_weights(density: Density, points: np.ndarray) -> dict:
-    """How many of `[N, 2]` points fall to each mode, over how many should."""
+    """The share of `[N, 2]` points in each mode, divided by the true share."""
     modes = density.mode_of(points)
     counts = np.bincount(modes[modes >= 0], minlength=density.num_modes)
     return _weights(counts * len(counts) / max(1, counts.sum()), float(np.mean(modes < 0)))
@@ -82,10 +84,10 @@ def _weights(weights, off):
 
 
 def kl_histogram(density: Density, points: np.ndarray) -> float:
-    """KL in nats of the data's histogram to that of `[N, 2]` points, by cells of 1/8 of [-3, 3]².
+    """KL in nats from the data's histogram to that of `[N, 2]` points, by cells of 1/8 of [-3, 3]².
 
-    Each cell's count is raised by one half, so that none is 0 (R. Krichevsky, V. Trofimov, 1981).
-    Finitely many points of the data themselves are some way off 0.
+    One half is added to each count, so that none is 0 (R. Krichevsky, V. Trofimov, 1981). A finite
+    number of data points also has a KL above 0.
     """
     fine = geometry.make_grid(3.0, 4 * _HISTOGRAM)
     mass = np.exp(density.log_density(fine.points)).reshape(_HISTOGRAM, 4, _HISTOGRAM, 4)
@@ -97,7 +99,7 @@ def kl_histogram(density: Density, points: np.ndarray) -> float:
 
 
 def lines(result: dict) -> list[str]:
-    """What the grid tells, as lines for a terminal."""
+    """The grid's results, as lines for a terminal."""
     numbers = {name: value for name, value in result.items() if name.startswith(NUMBERS)}
     parts = [f'{name:20s}{"infinite" if v is None else f"{v:.4f}"}' for name, v in numbers.items()]
     energy = result['energy']

@@ -1,4 +1,4 @@
-"""Many samples of a trained run: over all devices, in parts on disk, and on from the last part."""
+"""Many samples of a trained run: over all devices, in parts cached on disk."""
 
 import hashlib
 import json
@@ -25,12 +25,11 @@ _PART = 512
 
 
 class Draws:
-    """`num_samples` samples by each of some samplers, from the same z and the same noise.
+    """`num_samples` samples by each of several samplers, with the same z and the same noise.
 
     The samplers are the method's, such as `ancestral` and `refined`, and `refined_2x`, by a second
-    chain as long as the first. Sample i depends on the seed and i alone. A sequence of parts, dicts
-    of `[n, H, W, C]` float32; each is kept on disk until `discard`, and what is there is not drawn
-    again.
+    chain as long as the first. Sample i depends only on the seed and i. A sequence of parts, dicts
+    of `[n, H, W, C]` float32; each is cached on disk until `discard`.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Draws:
         num_samples: int,
         samplers: tuple[str, ...],
     ):
-        """`states` have the parameters to draw with as `params`."""
+        """`states` have the parameters to use as `params`."""
         self.config, self.num_samples, self.samplers = config, num_samples, samplers
         self.devices = jax.local_devices()
         self.states = place_states(states, self.devices)
@@ -64,15 +63,18 @@ class Draws:
             yield self[index]
 
     def share(self, work: Callable[[Samples], object]) -> None:
-        """Before one of several processes goes through all: each draws a share, and works on it."""
-        own = distributed.share(len(self))
-        if own:
-            for index in log.tracked(own, 'drawing this share', 'parts', len(own)):
+        """Draws this process's share of the parts and calls `work` on each; nothing if alone.
+
+        With several processes, to be called in all before process 0 iterates over all parts.
+        """
+        local = distributed.share(len(self))
+        if local:
+            for index in log.tracked(local, 'drawing this share', 'parts', len(local)):
                 work(self[index])
         distributed.wait_for_all('drawn')
 
     def discard(self) -> None:
-        """Takes the parts off the disk."""
+        """Deletes the cached parts."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
@@ -98,10 +100,10 @@ def _sample(keys: tuple[chex.PRNGKey, chex.PRNGKey], states: States, config: Con
 
 
 def fingerprint(tree: chex.ArrayTree) -> str:
-    """Tells arrays, and what computes with them here, from any others: a SHA-256.
+    """A SHA-256 of arrays and of the system that computes with them.
 
-    Of their places in the tree, shapes, types and bytes, JAX's version and the kinds of devices,
-    whose results differ in the last bits.
+    Of the arrays' paths in the tree, shapes, types and bytes, and of JAX's version and the kinds of
+    devices, whose results differ in the last bits.
     """
     devices = sorted({(device.platform, device.device_kind) for device in jax.local_devices()})
     digest = hashlib.sha256(json.dumps([jax.__version__, devices]).encode())

@@ -1,4 +1,4 @@
-"""--mode=geometry: how data, energy and decoder come together over a run's checkpoints."""
+"""--mode=geometry: the distributions of data, energy and decoder over a run's checkpoints."""
 
 import json
 import os
@@ -25,7 +25,7 @@ _FRAMES = 6
 _POINTS = 4000
 _CURVES = {
     'kl_data_energy': 'KL(Π || P) = KL(data || p)',
-    'kl_data_revised': 'KL(data || revised samples)',
+    'kl_data_revised': 'KL(data || refined samples)',
     'kl_p_q': 'KL(P || Q)',
     'kl_pi_q': 'KL(Π || Q)',
     'kl_energy_decoder': 'KL(p || q)',
@@ -34,16 +34,16 @@ _CURVES = {
 
 
 def write_geometry(config: Config, workdir: str | os.PathLike, *, ema: bool = True) -> list[dict]:
-    """Measures every checkpoint that a run on points has kept, and draws them.
+    """Measures and draws every checkpoint of a run on points.
 
-    Writes to the workdir: `geometry.jsonl`, a row a checkpoint, of `point_scores.geometry_of`;
+    Writes to the workdir: `geometry.jsonl`, one row per checkpoint, by `point_scores.geometry_of`;
     `samples/divergences.png`, the same as curves; and `samples/film.png`: the densities of energy
-    and decoder, ancestral and revised samples at some of the steps, beside the data.
+    and decoder, ancestral and refined samples at some of the steps, beside the data.
 
     Args:
       config: of the run; `config.langevin` may differ from it.
       workdir: of the run.
-      ema: with the averaged parameters.
+      ema: use the averaged parameters.
 
     Returns:
       The rows. The first is of step 0, the untrained models.
@@ -81,7 +81,7 @@ def _states_at(step: int, config: Config, workdir: pathlib.Path) -> States:
 
 
 def _spread(steps):
-    """Indices of some steps, the first ones closer together: there most happens."""
+    """Indices of some steps, denser at the beginning, where most changes."""
     shares = np.linspace(0.0, 1.0, _FRAMES) ** 2
     return np.unique(np.round(shares * (len(steps) - 1)).astype(int))
 
@@ -94,13 +94,13 @@ def _frame(states, config):
 
 
 def draw_film(path: str | os.PathLike, config: Config, film: list[tuple]) -> None:
-    """Writes the film: a column a step, the data in the first."""
+    """Writes the film: one column per step, the data in the first."""
     grid = geometry.make_grid()
     density = density_of(config.data)
     truth, points = density.log_density(grid.points), density.draw(_POINTS, seed=config.seed)
     columns = [('data', truth, truth, points, points)]
     columns += [(f'step {step:,}', *parts) for step, *parts in film]
-    names = ('energy: exp(-U) / Z', 'decoder: q(x)', 'ancestral samples', 'revised samples')
+    names = ('energy: exp(-U) / Z', 'decoder: q(x)', 'ancestral samples', 'refined samples')
     highest = np.exp(truth.max())
 
     def draw(figure):

@@ -1,4 +1,4 @@
-"""Grids of images, for people to look at."""
+"""Grids of images."""
 
 import io
 import os
@@ -20,11 +20,11 @@ _LINE = 6  # Between the images of a grid.
 
 
 class Picture(NamedTuple):
-    """What a picture shows, for people.
+    """The caption of a picture.
 
     Attributes:
-      caption: whatever the method; '': there is no such picture without an energy.
-      more: what an energy adds to it.
+      caption: for any method; '': there is no such picture without an energy.
+      more: added for methods with an energy.
       mode: of the command line, which draws it.
     """
 
@@ -34,7 +34,7 @@ class Picture(NamedTuple):
 
 
 def grid(images: chex.Array) -> Image.Image:
-    """`[N, H, W, C]` images as the largest square of rows and columns that they fill."""
+    """`[N, H, W, C]` images as the largest square grid that they fill."""
     side = int(np.sqrt(len(images)))
     return table(images[: side * side].reshape(side, side, *images.shape[1:]))
 
@@ -53,12 +53,12 @@ def table(images: chex.Array) -> Image.Image:
 
 
 def captions(config: Config) -> list[str]:
-    """What each stage of the method's samples is, in words: `generate_by`'s results in order."""
+    """A caption for each stage of the method's samples, in the order of `generate_by`."""
     return [words.format(config=config) for words in METHODS[config.method].samplers.values()]
 
 
 def side_by_side(path: str | os.PathLike, grids: dict[str, chex.Array]) -> None:
-    """Writes captioned images, left to right, as one PNG: grids, or of `[R, N, ...]` tables."""
+    """Writes captioned images, left to right, as one PNG: grids, or tables of `[R, N, ...]`."""
     parts = {
         caption: (grid if images.ndim == 4 else table)(images) for caption, images in grids.items()
     }
@@ -76,7 +76,7 @@ def side_by_side(path: str | os.PathLike, grids: dict[str, chex.Array]) -> None:
 
 
 def save(path: str | os.PathLike, image: chex.Array) -> None:
-    """Writes one image `[H, W, C]` as a PNG of its own size."""
+    """Writes one image `[H, W, C]` as a PNG of the same size."""
     pixels = to_uint8(image)
     content = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(content, 'PNG')

@@ -10,12 +10,12 @@ import numpy as np
 from vaebm_jax.evaluation.geometry import Grid
 from vaebm_jax.runtime.atomic_files import write_atomically
 
-_SHOWN = 3.2  # The pictures are of [-3.2, 3.2]².
+_SHOWN = 3.2  # The pictures show [-3.2, 3.2]².
 _DPI = 100
 
 
 def write(path: str | os.PathLike, width: float, height: float, draw: Callable[[Any], None]):
-    """Writes what `draw` makes of a figure of so many inches."""
+    """Writes a figure of width x height inches, drawn by `draw`."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -29,14 +29,14 @@ def write(path: str | os.PathLike, width: float, height: float, draw: Callable[[
 
 
 def panel(axes: Any, title: str = '') -> None:
-    """Makes axes a square of the plane without numbers."""
+    """Formats axes as a square of the plane without ticks."""
     axes.set(xlim=(-_SHOWN, _SHOWN), ylim=(-_SHOWN, _SHOWN), xticks=[], yticks=[], aspect='equal')
     axes.set_title(title, fontsize=9)
     axes.spines[:].set(visible=True, color='#bbbbbb', linewidth=0.5)
 
 
 def density(axes: Any, grid: Grid, log_p: np.ndarray, highest: float) -> None:
-    """A density `[N]` on the grid; `highest` has the darkest colour."""
+    """Draws a density `[N]` on the grid; `highest` has the darkest colour."""
     reach = np.sqrt(grid.cell * len(grid.points)) / 2
     extent = (-reach, reach, -reach, reach)
     image = grid.image(np.exp(log_p))
@@ -45,7 +45,7 @@ def density(axes: Any, grid: Grid, log_p: np.ndarray, highest: float) -> None:
 
 
 def cloud(axes: Any, points: np.ndarray) -> None:
-    """Points `[N, 2]`, or as images of one pixel."""
+    """Draws points `[N, 2]`, or the same as images of one pixel."""
     x, y = np.asarray(points).reshape(-1, 2).T
     axes.plot(x, y, ',', color='#4d004b', alpha=0.6)
 
