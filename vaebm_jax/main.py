@@ -1,7 +1,7 @@
 """The command line: python -m vaebm_jax.main --config=configs/digits.py --workdir=runs/digits
 
---config takes a file of configs/, a variant behind a colon (configs/mnist.py:paper), and
---config.FIELD=VALUE changes one of its settings. The same command on the same workdir goes on from
+--config takes a file of configs/, with a variant after a colon (configs/mnist.py:paper), and
+--config.FIELD=VALUE changes one of its settings. The same command on the same workdir resumes from
 the newest checkpoint. --help explains the modes and flags (vaebm_jax/cli/flags.py), and with
 --config the settings of that file.
 
@@ -9,7 +9,7 @@ Modes other than train take the config from the workdir; --config.FIELD=VALUE ch
 differ, such as langevin.num_steps or data.dir.
 
 Exit status: 0 when the work is finished; 75 when a signal, or the end of another process,
-interrupted it and the same command goes on with it; 1 after a mistake, which one line names.
+interrupted it and the same command resumes it; 1 after an error, which one line explains.
 """
 
 import dataclasses
@@ -63,21 +63,21 @@ def main(argv: list[str]) -> None:
 
 
 def check_platform() -> None:
-    """Raises a UserError where JAX does not find the devices that it was told to use."""
+    """Raises a UserError if JAX does not find the devices that it should use."""
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # The latter where cuda is not installed.
+    except (RuntimeError, AssertionError) as error:  # The latter if cuda is not installed.
         asked = jax.config.jax_platforms or jax.config.jax_platform_name
         asked = f'JAX_PLATFORMS={asked}: ' if asked else ''
         reason = f' ({" ".join(str(error).split())[:200]})' if str(error) else ''
         raise UserError(
-            f'{asked}JAX finds no such device here{reason}; it takes what there is where '
-            'JAX_PLATFORMS is not set, and a GPU or TPU needs a JAX that is installed for it'
+            f'{asked}JAX finds no such device here{reason}; without JAX_PLATFORMS it uses '
+            'the available devices, and a GPU or TPU needs a JAX installed for it'
         ) from error
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs for later runs, in JAX_COMPILATION_CACHE_DIR where that is set."""
+    """Caches compiled programs for later runs, in JAX_COMPILATION_CACHE_DIR if it is set."""
     folder = jax.config.jax_compilation_cache_dir or cache_folder()
     try:
         if folder is None:
@@ -86,7 +86,7 @@ def use_compilation_cache() -> None:
             check_writable(folder)
     except OSError as error:
         log.say(
-            f'compiled programs are not cached, for {folder or "a folder"} cannot be written '
+            f'compiled programs are not cached: {folder or "a folder"} cannot be written '
             f'({error.strerror})'
         )
         folder = None
@@ -94,7 +94,7 @@ def use_compilation_cache() -> None:
 
 
 def print_help(asked: config_file.FirstLook) -> None:
-    """Explains the flags or, beside --config, the settings of that file."""
+    """Explains the flags or, with --config, the settings of that file."""
     if asked.config is None:
         print_result(flags.help_text())
         return
@@ -106,8 +106,8 @@ def print_help(asked: config_file.FirstLook) -> None:
 def run() -> None:
     """Runs the command line; a user's mistake costs one line, not a traceback."""
     log.lose_what_cannot_be_written()
-    end_as_ctrl_c()  # What is drawn and scored in parts goes on where it was.
-    # Orbax has thirty lines to say a checkpoint; --verbosity=0 shows them.
+    end_as_ctrl_c()  # Sampling and scoring in parts resume from the cached parts.
+    # Orbax logs thirty lines per checkpoint; --verbosity=0 shows them.
     logging.set_verbosity(logging.FATAL)
     try:
         sys.argv = config_file.with_home(sys.argv)

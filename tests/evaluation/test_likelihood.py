@@ -86,10 +86,8 @@ def test_intervals_errors_and_warnings():
     few = likelihood_of(energies, few, 2, 0.5)
     assert few['warning'].startswith('the weight is on 1.2 chains')
     lines = table(few | {'num_chains': 256})
-    assert (
-        lines[0].split()
-        == 'log Z, forward -5.000 +- 1 nats, effective sample size 1.2 of 256'.split()
-    )
+    assert lines[0].startswith('log Z, forward ')
+    assert lines[0].endswith(' -5.000 +- 1 nats, effective sample size 1.2 of 256')
     assert lines[-1].startswith('warning: the weight is on 1.2 chains')
 
 

@@ -141,7 +141,7 @@ def test_the_report_speaks_of_no_energy(tiny_config, run):
     evaluate(vae_of(tiny_config), run, num_samples=20)
     page = write_report(run).read_text()
     assert 'vae on digits' in page and 'not drawn yet' not in page
-    for word in ('The energy', 'evision', 'revised', 'energy of samples'):
+    for word in ('The energy', 'evision', 'and refined', 'energy of samples'):
         assert word not in page
 
 

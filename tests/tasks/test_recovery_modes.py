@@ -123,9 +123,9 @@ def test_holes_are_cut_out_where_all_are_as_large():
 @pytest.mark.parametrize(
     'kind, what',
     [
-        ('center_hole', 'the hidden pixels of outputs and of the same images'),
-        ('random_hole', 'the hidden pixels of outputs and of the same images'),
-        ('free_form', 'whole outputs and the same images, as the boxes around their holes differ'),
+        ('center_hole', 'the missing pixels of outputs and of the same images'),
+        ('random_hole', 'the missing pixels of outputs and of the same images'),
+        ('free_form', 'complete outputs and the same images, since the boxes around holes differ'),
     ],
 )
 def test_the_protocol_says_what_is_compared(run, tmp_path, monkeypatch, kind, what):
@@ -148,7 +148,7 @@ def test_the_protocol_says_what_is_compared(run, tmp_path, monkeypatch, kind, wh
 def test_boxes_around_strokes_are_not_called_hidden():
     region = np.zeros((2, 8, 8), bool)
     region[:, 2, 2:5] = region[:, 2:6, 2] = True
-    assert recovery.compared(region).startswith('the boxes around the hidden pixels of outputs')
+    assert recovery.compared(region).startswith('the boxes around the missing pixels of outputs')
 
 
 @pytest.mark.parametrize('kind', ['free_form', 'gray'])

@@ -1,4 +1,4 @@
-"""Reads the config file and its flags, and tells what is wrong with them in one line."""
+"""Reads the config file and its flags, and reports errors in them in one line."""
 
 import difflib
 import pathlib
@@ -15,13 +15,13 @@ from vaebm_jax.runtime.atomic_files import at_home
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.training.checkpoints import load_config
 
-_CONFIG_MODULE = 'config_config'  # What ml_collections calls the file of a flag named config.
+_CONFIG_MODULE = 'config_config'  # ml_collections' module name for the file of a flag named config.
 _HELP = {'help': '?', 'helpshort': 'h', 'helpfull': None}  # And their short names.
 _NO_CONFIG = 'get_config() must return a vaebm_jax.config.Config'
 
 
 class FirstLook(NamedTuple):
-    """Flags that decide how the command line is read, and the arguments beside them."""
+    """The flags that decide how the command line is parsed, and the other arguments."""
 
     mode: str
     workdir: str | None
@@ -32,7 +32,7 @@ class FirstLook(NamedTuple):
 
 
 def first_look(argv: Sequence[str], modes: Iterable[str]) -> FirstLook:
-    """Reads these flags alone, whatever the others are."""
+    """Reads only these flags, for any others."""
     parser = flags.FlagValues()
     flags.DEFINE_enum('mode', 'train', modes, '', flag_values=parser)
     flags.DEFINE_string('workdir', None, '', flag_values=parser)
@@ -40,14 +40,14 @@ def first_look(argv: Sequence[str], modes: Iterable[str]) -> FirstLook:
     flags.DEFINE_bool('version', False, '', flag_values=parser)
     for name, short in _HELP.items():
         flags.DEFINE_bool(name, False, '', short_name=short, flag_values=parser)
-    parser.set_gnu_getopt()  # A value that stands apart, --step 5, does not end the flags.
+    parser.set_gnu_getopt()  # A separate value, as in --step 5, does not end the flags.
     rest = parser(argv, known_only=True)[1:]
     wants_help = any(parser[name].value for name in _HELP)
     return FirstLook(parser.mode, parser.workdir, parser.config, parser.version, wants_help, rest)
 
 
 def with_home(argv: Sequence[str]) -> list[str]:
-    """The command line with the home directory for `~` in --config, which is read before others."""
+    """The command line with `~` in --config expanded, which the flag library would not do."""
     argv = list(argv)
     for index, argument in enumerate(argv):
         name, equals, value = argument.partition('=')
@@ -61,24 +61,24 @@ def with_home(argv: Sequence[str]) -> list[str]:
 
 
 def with_saved_config(argv: Sequence[str], asked: FirstLook) -> list[str]:
-    """The command line with the workdir's own config where it names none, but to train."""
+    """The command line with the workdir's config if --config is not given, except for train."""
     if asked.mode == 'train' or not asked.workdir:
         return argv
-    load_config(asked.workdir)  # A workdir without a run tells it here.
+    load_config(asked.workdir)  # Raises if the workdir has no run.
     if asked.config is not None:
         return argv
     saved = f'{pathlib.Path(saved_config.__file__)}:{asked.workdir}'
-    own = [f'--mode={asked.mode}', f'--workdir={asked.workdir}', f'--config={saved}']
-    return [argv[0], *own, *asked.rest]
+    first = [f'--mode={asked.mode}', f'--workdir={asked.workdir}', f'--config={saved}']
+    return [argv[0], *first, *asked.rest]
 
 
 def refuse_other_config(config: Config, workdir: str, overridden: Sequence[str]) -> None:
-    """Raises a UserError that names the settings in which --config is not the workdir's.
+    """Raises a UserError that names the settings in which --config differs from the workdir's.
 
     Args:
-      config: what --config and its overrides give.
+      config: of --config and its overrides.
       workdir: of a run.
-      overridden: settings that the command line gives one by one; they may differ.
+      overridden: settings given on the command line; they may differ.
     """
     there, saved = flatten(config), flatten(load_config(workdir))
     differences = [
@@ -97,9 +97,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     """Reads the flags and the config file.
 
     Raises:
-      UserError: for a setting that there is not, or of the wrong kind, and for a config file that
+      UserError: for a setting that does not exist or has the wrong type, and for a config file that
         fails.
-      flags.Error: for what is wrong with another flag.
+      flags.Error: for an error in another flag.
     """
     kinds = {name: type(value) for name, value in flatten(Config()).items()}
     today = renamed(Config())
@@ -123,8 +123,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def fault_of_config_file(error: BaseException) -> str:
-    """What went wrong in the config file, and in which line; '' if the error is not its own."""
-    while error.__context__ is not None:  # The flag libraries raise others in its place.
+    """The error in the config file, and its line; '' if the error is elsewhere."""
+    while error.__context__ is not None:  # The flag libraries raise other errors from it.
         error = error.__context__
     if isinstance(error, UserError):
         return str(error)
@@ -147,10 +147,10 @@ def fault_of_config_file(error: BaseException) -> str:
 
 
 def checked(flag: flags.FlagHolder) -> Config:
-    """The config that --config and its overrides give."""
+    """The config of --config and its overrides."""
     try:
         config: Any = flag.value
-        getattr(config, 'name', None)  # A config that could not be loaded tells it here.
+        getattr(config, 'name', None)  # Raises if the config could not be loaded.
     except OSError as error:
         reason = ' '.join(str(error.__cause__ or error).split())
         raise UserError(f'--config must name a config file that can be read: {reason}') from error

@@ -1,4 +1,4 @@
-"""Every flag of the command line: what it is for, and in which modes of which runs it does so."""
+"""Every flag of the command line: its meaning, and the modes and runs that it is for."""
 
 import textwrap
 from collections.abc import Callable
@@ -18,8 +18,8 @@ MODES = {
     'sample': 'Draws from a trained run. Writes pictures and arrays to WORKDIR/samples.',
     'evaluate': 'Scores a trained run. Writes WORKDIR/evaluation.json.',
     'likelihood': 'Bounds the likelihood of the test images. Writes WORKDIR/likelihood.json.',
-    'recover': 'Fills in what is missing of one photograph, by a run with a condition.',
-    'geometry': 'For points of the plane: measures every checkpoint that the run has kept. '
+    'recover': 'Fills in the missing part of one photograph, with a run that has a condition.',
+    'geometry': 'For points of the plane: measures every saved checkpoint of the run. '
     'Writes WORKDIR/geometry.jsonl.',
     'report': 'Puts scores, pictures, curves and settings on one page, WORKDIR/report.html.',
 }
@@ -27,7 +27,7 @@ _COMPUTING = tuple(mode for mode in MODES if mode != 'report')
 
 
 class Runs(NamedTuple):
-    """Some runs: in words, whether a config is of them, and which of its fields tells."""
+    """A set of runs: in words, whether a config belongs to it, and the field that decides."""
 
     words: str
     include: Callable[[Config], bool]
@@ -47,14 +47,14 @@ class Flag(NamedTuple):
 
     Attributes:
       name: without its dashes.
-      kind: bool, int or str; a tuple of texts: one of them.
-      default: None: none.
-      help: sentences for a newcomer.
-      modes: where it does something; it is refused elsewhere.
-      value: what `--help` calls its value.
+      kind: bool, int or str; a tuple of strings: one of them.
+      default: None: no default.
+      help: its meaning, in sentences.
+      modes: the modes that use it; it is refused elsewhere.
+      value: the name of its value in `--help`.
       lowest: of an int.
-      runs: it is for runs that are in all of these.
-      needs: another flag, without which it does nothing.
+      runs: it is refused for runs that are not in all of these.
+      needs: another flag, without which it has no effect.
     """
 
     name: str
@@ -80,14 +80,14 @@ FLAGS = (
         'makes it.',
         value='FOLDER',
     ),
-    Flag('mode', tuple(MODES), 'train', 'What to do. The sections below tell what each mode does.'),
+    Flag('mode', tuple(MODES), 'train', 'What to do. The sections below say what each mode does.'),
     Flag('debug', bool, False, 'Show the full Python traceback of an error, not only one line.'),
     Flag(
         'resume',
         ('newest_whole', 'strict'),
         'newest_whole',
         'What to do if the newest checkpoint is damaged: continue from the newest one that is '
-        'whole, or stop with an error (strict).',
+        'complete, or stop with an error (strict).',
         ('train',),
     ),
     Flag('profile', bool, False, 'Write a profiler trace to WORKDIR/profile.', ('train',)),
@@ -95,7 +95,7 @@ FLAGS = (
         'tensorboard',
         bool,
         False,
-        "Write the metrics as TensorBoard event files, too. Needs pip install 'vaebm_jax"
+        "Also write the metrics as TensorBoard event files. Needs pip install 'vaebm_jax"
         "[tensorboard]'.",
         ('train',),
     ),
@@ -131,7 +131,7 @@ FLAGS = (
         'ema',
         bool,
         True,
-        'Use the moving averages of the parameters; --noema: the parameters as training left them.',
+        'Use the moving averages of the parameters; --noema: the last parameters.',
         (*_DRAWING, 'geometry'),
     ),
     Flag(
@@ -222,9 +222,9 @@ FLAGS = (
         'distributed',
         ('auto', 'off', 'explicit'),
         'auto',
-        'How the processes of one run find each other. auto: as a TPU pod, SLURM or Kubernetes '
-        'tells, and a single process elsewhere. off: a single process. explicit: as the three '
-        'flags below say.',
+        'How the processes of one run find each other. auto: detect a TPU pod, SLURM or '
+        'Kubernetes; elsewhere a single process. off: a single process. explicit: by the three '
+        'flags below.',
         _COMPUTING,
     ),
     Flag(
@@ -255,7 +255,7 @@ FLAGS = (
 
 
 def define() -> flags.FlagHolder:
-    """Makes flags of absl's of them all; returns the one of --config."""
+    """Defines all flags in absl; returns the one of --config."""
     for flag in FLAGS:
         if flag.kind is bool:
             flags.DEFINE_bool(flag.name, flag.default, flag.help)
@@ -269,28 +269,28 @@ def define() -> flags.FlagHolder:
 
 
 def overridden() -> list[str]:
-    """The settings of the config that the command line gives."""
+    """The settings of the config that are given on the command line."""
     names = [name for name in flags.FLAGS if name.startswith('config.')]
     return [name.removeprefix('config.') for name in names if flags.FLAGS[name].present]
 
 
 def refuse_other_modes(mode: str) -> None:
-    """Raises a UserError that names every flag given that does nothing in this mode."""
+    """Raises a UserError that names every given flag that has no effect in this mode."""
     wrong = [
         f'--{flag.name} does nothing in --mode={mode}, but in {", ".join(flag.modes)}'
         for flag in FLAGS
         if flags.FLAGS[flag.name].present and mode not in flag.modes
     ]
-    if mode == 'report':  # It tells the settings that the run was started with.
+    if mode == 'report':  # It shows the settings that the run was started with.
         wrong += [f'--config.{name} does nothing in --mode=report' for name in overridden()]
     if wrong:
         raise UserError('; '.join(wrong))
 
 
 def options_of(mode: str, config: Config) -> list[Flag]:
-    """The flags that tell a mode of such a run how to draw and score.
+    """The flags that are options of a mode's function for such a run.
 
-    Without `langevin_steps`, which is a setting of the config.
+    Without `langevin_steps`, which becomes a setting of the config.
     """
     return [
         flag
@@ -303,17 +303,16 @@ def options_of(mode: str, config: Config) -> list[Flag]:
 
 
 def options(mode: str, config: Config) -> dict[str, Any]:
-    """The values of `options_of`, by name, but for those that the mode's own defaults are for."""
+    """The values of `options_of`, by name; without those left to the function's defaults."""
     values = {flag.name: flags.FLAGS[flag.name].value for flag in options_of(mode, config)}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def refuse_other_runs(mode: str, config: Config) -> None:
-    """Raises a UserError that names every flag and setting given that does nothing with a config.
+    """Raises a UserError that names every given flag and setting without effect for a config.
 
-    And a mode that is for other runs.
-
-    `num_chains` may be given with any method: scripts that compare methods do.
+    Also for a mode that is for other runs. `num_chains` may be given with any method, for scripts
+    that compare methods.
     """
     values = flatten(config)
     wrong = [
@@ -368,13 +367,13 @@ def help_text() -> str:
     """All flags, by mode; each is explained in the first of its modes."""
     parts = [_INTRODUCTION]
     parts.append('In every mode:\n\n  --config=FILE\n' + _CONFIG + _explained(_of(tuple(MODES))))
-    told = set()
+    explained = set()
     for mode, does in MODES.items():
-        own = [flag for flag in FLAGS if mode in flag.modes and len(flag.modes) < len(_COMPUTING)]
-        new = [flag for flag in own if flag.name not in told]
-        told |= {flag.name for flag in own}
+        used = [flag for flag in FLAGS if mode in flag.modes and len(flag.modes) < len(_COMPUTING)]
+        new = [flag for flag in used if flag.name not in explained]
+        explained |= {flag.name for flag in used}
         parts.append(f'--mode={mode}\n{_wrapped(does, 2)}\n\n{_explained(new)}')
-        if above := [f'--{flag.name}' for flag in own if flag not in new]:
+        if above := [f'--{flag.name}' for flag in used if flag not in new]:
             parts[-1] += _wrapped('As above: ' + ', '.join(above), 2) + '\n'
     several = 'Several processes, in every mode but report:\n\n'
     parts.append(several + _explained(_of(_COMPUTING)))
@@ -383,7 +382,7 @@ def help_text() -> str:
 
 
 def settings_text(file: str, config: Config) -> str:
-    """The settings of a config by dotted name, each with its value and what it means."""
+    """The settings of a config by dotted name, each with its value and meaning."""
     parts = [f'Settings of {file}; --config.NAME=VALUE changes one:\n']
     for name, (field, value) in described(config).items():
         parts.append(f'{name} = {value!r}\n{_wrapped(field.metadata["meaning"], 4)}')
@@ -395,7 +394,7 @@ def _of(modes):
 
 
 def _explained(some):
-    return ''.join(f'  {_spelled(flag)}\n{_wrapped(_told(flag), 6)}\n' for flag in some)
+    return ''.join(f'  {_spelled(flag)}\n{_wrapped(_with_default(flag), 6)}\n' for flag in some)
 
 
 def _spelled(flag):
@@ -404,7 +403,7 @@ def _spelled(flag):
     return f'--{flag.name}=' + ('|'.join(flag.kind) if type(flag.kind) is tuple else flag.value)
 
 
-def _told(flag):
+def _with_default(flag):
     if flag.default is None:
         return flag.help
     default = str(flag.default).lower() if flag.kind is bool else flag.default

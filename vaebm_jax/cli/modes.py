@@ -68,7 +68,7 @@ def run_recover(config: Config, workdir: str) -> None:
 
 
 def run_report(config: Config, workdir: str) -> None:
-    del config  # The page tells the one that the run was started with.
+    del config  # The page shows the config that the run was started with.
     print_result(f'{write_report(workdir)}\n')
 
 
@@ -89,7 +89,7 @@ RUN = {
 
 
 def refuse_processes() -> None:
-    """Raises a UserError where several processes were started for the work of one."""
+    """Raises a UserError if several processes were started for the work of one."""
     if jax.process_count() > 1:
         raise UserError(
             f'--mode={GIVEN.mode} of such a model is the work of one process, got '
@@ -98,21 +98,21 @@ def refuse_processes() -> None:
 
 
 def cache_folder() -> str | None:
-    """For what can be computed again; None where there is no home directory."""
+    """The folder of cached results; None if there is no home directory."""
     cache = os.path.expanduser(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
     return None if cache.startswith('~') else os.path.join(cache, 'vaebm_jax')
 
 
 def print_result(text: str) -> None:
-    """Writes to stdout. Whoever closed it, as `| head` does, has read enough.
+    """Writes to stdout; a closed pipe, as with `| head`, is not an error.
 
     Raises:
-      UserError: where it cannot be written for another reason, such as a full disk.
+      UserError: if it cannot be written for another reason, such as a full disk.
     """
     try:
         print(text, end='', flush=True)
     except OSError as error:
-        # What is left would fail again when Python ends.
+        # The buffered rest would fail again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             raise UserError(f'stdout cannot be written ({error.strerror})') from error

@@ -1,4 +1,4 @@
-"""A config file whose variant is a workdir: the config that the run there was started with."""
+"""A config file whose variant is a workdir: it returns the config of the run there."""
 
 from vaebm_jax.config import Config
 from vaebm_jax.training.checkpoints import load_config

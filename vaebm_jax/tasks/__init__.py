@@ -1,4 +1,4 @@
-"""What a run is of: images, recoveries, or points of the plane. Each has the same verbs."""
+"""Tasks: runs on images, recoveries, or points of the plane, with the same functions each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,17 +13,17 @@ from vaebm_jax.training.loop import Preview
 
 
 class Task(NamedTuple):
-    """What runs of a kind do in the modes of the command line.
+    """What the modes of the command line do for one kind of run.
 
     Attributes:
-      preview: `preview(config)` makes what draws the pictures of a training run.
-      sample, evaluate: `(config, workdir, **options)`, the modes, with the flags that
-        `flags.options` has for such runs.
-      pictures: what the modes leave in `samples`, by the names of the files.
-      words: such runs, for the line that refuses another run its modes.
-      field: the setting by which one sees that a run is not such a run.
-      modes: those that no other task has.
-      is_shared: several processes share the work of sample and evaluate.
+      preview: `preview(config)` makes the function that draws the pictures of a training run.
+      sample, evaluate: `(config, workdir, **options)`, the modes, with the flags of
+        `flags.options`.
+      pictures: the pictures in `samples`, by file name.
+      words: such runs in words, for refusing these modes to others.
+      field: the setting that decides whether a run is one.
+      modes: modes that no other task has.
+      is_shared: whether several processes share the work of sample and evaluate.
     """
 
     preview: Preview

@@ -1,4 +1,4 @@
-"""What a trained run draws, for people to look at and for other tools to score."""
+"""Runs on images: previews, and --mode=sample, which writes pictures and arrays of samples."""
 
 import os
 import pathlib
@@ -25,20 +25,20 @@ from vaebm_jax.training.progress import say_checkpoint
 
 PICTURES = {
     'grid.png': Picture(
-        'Samples: what the decoder draws', ', and the same after Langevin revision'
+        'Ancestral samples of the decoder', ', and the same after the Langevin steps'
     ),
-    'revision.png': Picture('', 'The revision: a row a sample, its chain from left to right'),
-    'interpolation.png': Picture('Between two draws of z: decoded', ', and revised'),
-    'reconstruction.png': Picture('Test images, and what encoder and decoder make of them'),
+    'revision.png': Picture('', 'The Langevin chain: one row per sample, from left to right'),
+    'interpolation.png': Picture('Between two samples of z: decoded', ', and refined'),
+    'reconstruction.png': Picture('Test images and their reconstructions'),
 }
 
 _NUM_ROWS = 8
 _NUM_POINTS = 10  # Of an interpolation.
-_NUM_FRAMES = 11  # Of a filmstrip, at the most.
+_NUM_FRAMES = 11  # Of a filmstrip, at most.
 
 
 def preview(config: Config) -> Callable[..., None]:
-    """What draws samples while a run trains, as `loop.Preview`."""
+    """The function that draws samples during training, a `loop.Preview`."""
 
     def draw(path, keys, states):
         drawn = generate_by(keys, states, config, 64)
@@ -56,26 +56,26 @@ def sample(
     ema: bool = True,
     interpolation: str = 'linear',
 ) -> None:
-    """Draws from a checkpoint: pictures, and samples as arrays and as PNG files.
+    """Samples a checkpoint: pictures, and samples as arrays and as PNG files.
 
-    Several processes share the drawing of the samples; the first does the rest.
+    Several processes share the sampling; process 0 does the rest.
 
     Writes to `<workdir>/samples`: `grid.png` (ancestral and refined samples), `interpolation.png`,
-    `revision.png` (a row a sample, the chain from left to right), `reconstruction.png` (test images
-    above their reconstructions), `ancestral.npz` and `refined.npz` (`images`, `[N, H, W, C]`
+    `revision.png` (one row per sample, the chain from left to right), `reconstruction.png` (test
+    images above their reconstructions), `ancestral.npz` and `refined.npz` (`images`, `[N, H, W, C]`
     float32) and the folders `ancestral` and `refined` of 8-bit PNG files. A method without an
-    energy has the ancestral samples alone, and no `revision.png`.
+    energy has only ancestral samples, and no `revision.png`.
 
     Args:
       config: of the run; `config.langevin` may differ from it.
       workdir: of the run.
       num_samples: N.
-      step: which checkpoint; None: the newest.
-      ema: draw with the averaged parameters.
-      interpolation: between two draws of z: linear, on a straight line, or spherical, on an arc.
+      step: of the checkpoint; None: the newest.
+      ema: use the averaged parameters.
+      interpolation: between two samples of z: linear, on a straight line, or spherical, on an arc.
 
     Raises:
-      UserError: if there is no such checkpoint, or nowhere to write.
+      UserError: if there is no such checkpoint, or the folder cannot be written to.
     """
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
@@ -98,7 +98,7 @@ def sample(
 
 
 def write_samples(draws: Draws, folder: pathlib.Path) -> None:
-    """The samples as arrays and as files; then their parts are taken off the disk."""
+    """Writes the samples as arrays and as PNG files; then deletes their cached parts."""
     parts = list(draws)
     for name in draws.samplers:
         images = np.concatenate([part[name] for part in parts])
@@ -112,7 +112,7 @@ def write_samples(draws: Draws, folder: pathlib.Path) -> None:
 
 
 def discard_others(folder: pathlib.Path, config: Config) -> None:
-    """Takes away what was once drawn of an energy that the method does not have."""
+    """Deletes old files of refined samples if the method has no energy."""
     if not has_energy(config):
         for name in ('refined.npz', 'revision.png'):
             (folder / name).unlink(missing_ok=True)
@@ -120,18 +120,18 @@ def discard_others(folder: pathlib.Path, config: Config) -> None:
 
 
 def write_pictures(states, config, folder, spherical):
-    """The pictures, and their names; `states` have the parameters to draw with as `params`."""
+    """Writes the pictures, returns their names; `states` have the parameters as `params`."""
     key = jax.random.key(config.seed, impl=config.generator)
     names = ['grid.png']
-    first, *revised = grids.captions(config)
+    first, *later = grids.captions(config)
     drawn = generate(key, states, config, 64, ema=False)
-    grids.side_by_side(folder / 'grid.png', dict(zip((first, *revised), drawn, strict=False)))
+    grids.side_by_side(folder / 'grid.png', dict(zip((first, *later), drawn, strict=False)))
 
     if 'decoder' in states.models:
         drawn = interpolate(key, states, config, _NUM_ROWS, _NUM_POINTS, spherical)
-        first = f'decoded, z {"on the arc" if spherical else "on the line"} between two draws'
+        first = f'decoded, z {"on the arc" if spherical else "on the line"} between two samples'
         grids.side_by_side(
-            folder / 'interpolation.png', dict(zip((first, *revised), drawn, strict=False))
+            folder / 'interpolation.png', dict(zip((first, *later), drawn, strict=False))
         )
         names.append('interpolation.png')
 
@@ -163,7 +163,7 @@ def write_pictures(states, config, folder, spherical):
 
 
 def _rows(images):
-    """`[N, ...]` in rows of eight, what is over left out."""
+    """`[N, ...]` in rows of eight, without the rest."""
     images = np.asarray(images)
     width = min(8, len(images))
     return images[: len(images) // width * width].reshape(-1, width, *images.shape[1:])

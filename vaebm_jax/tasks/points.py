@@ -1,4 +1,4 @@
-"""Modes of a run whose data are points of the plane: what it draws, how far it is from truth."""
+"""Runs on points of the plane: previews, samples, and scores against the known density."""
 
 import os
 from collections.abc import Callable
@@ -27,11 +27,11 @@ from vaebm_jax.training.progress import say_checkpoint
 
 PICTURES = {
     'points.png': Picture(
-        'Points: the data, what the decoder draws', ', and the same after Langevin revision'
+        'Points: data, ancestral samples of the decoder', ', and the same after the Langevin steps'
     ),
     'film.png': Picture(
         '',
-        'The training: densities of energy and decoder, ancestral and revised samples',
+        'The training: densities of energy and decoder, ancestral and refined samples',
         mode='geometry',
     ),
     'divergences.png': Picture(
@@ -43,7 +43,7 @@ _SHOWN = 10_000
 
 
 def preview(config: Config) -> Callable[..., None]:
-    """What draws points while a run trains, as `loop.Preview`."""
+    """The function that draws points during training, a `loop.Preview`."""
 
     def draw(path, keys, states):
         draw_points(path, config, *generate_by(keys, states, config, 4000))
@@ -59,12 +59,10 @@ def sample_points(
     step: int | None = None,
     ema: bool = True,
 ) -> None:
-    """Draws from a checkpoint: `points.png`, `ancestral.npz` and `refined.npz` in `samples`.
+    """Samples a checkpoint: `points.png`, `ancestral.npz` and `refined.npz` in `samples`.
 
-    Without `refined.npz` where the method has no energy.
-
-    The arrays are `images`, `[N, 1, 1, 2]` float32, in the data's own units. Arguments and errors
-    are those of `images.sample`.
+    Without `refined.npz` if the method has no energy. The arrays are `images`, `[N, 1, 1, 2]`
+    float32, in the units of the data. Arguments and errors are those of `images.sample`.
     """
     states, config = checkpoints.load(workdir, step, config)
     states = averaged(states) if ema else states
@@ -83,7 +81,7 @@ def sample_points(
 
 
 def draw_points(path: str | os.PathLike, config: Config, *drawn: np.ndarray) -> None:
-    """Writes the data, the decoder's guesses and the same revised as clouds of as many points."""
+    """Writes data, ancestral and refined samples as clouds of the same number of points."""
     count = min(len(drawn[0]), _SHOWN)
     clouds = {'data': first_images(config.data, 'test', count)}
     for caption, points in zip(grids.captions(config), drawn, strict=False):
@@ -92,7 +90,7 @@ def draw_points(path: str | os.PathLike, config: Config, *drawn: np.ndarray) -> 
 
 
 def gathered(draws: Draws) -> dict[str, np.ndarray]:
-    """All of the draws, `{sampler: [N, 1, 1, 2]}`."""
+    """All samples, `{sampler: [N, 1, 1, 2]}`."""
     parts = list(draws)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -105,21 +103,21 @@ def evaluate_points(
     step: int | None = None,
     ema: bool = True,
 ) -> dict:
-    """Holds a checkpoint to the density of its data.
+    """Compares a checkpoint with the density of its data.
 
     Args:
       config: of the run; `config.langevin` may differ from it.
       workdir: of the run; `evaluation.json` is written there.
-      num_samples: by each sampler.
-      step: which checkpoint; None: the newest.
-      ema: with the averaged parameters.
+      num_samples: of each sampler.
+      step: of the checkpoint; None: the newest.
+      ema: use the averaged parameters.
 
     Returns:
-      What `evaluation.json` holds: `kl_data_energy` and the other divergences of
-      `geometry.divergences`; of the energy's density and of each sampler `mode_weights`, over the
-      truth (1 is right), their `least` and `most`, and the share of points that are `off_modes`; of
-      the samplers `kl_data_histogram`, beside that of as many points of the data. Of a method
-      without an energy the ancestral sampler's alone.
+      The content of `evaluation.json`: `kl_data_energy` and the other divergences of
+      `geometry.divergences`; for the energy's density and each sampler `mode_weights`, divided by
+      the true ones (1 is right), their `least` and `most`, and the share of points `off_modes`; for
+      each sampler `kl_data_histogram`, and the same for as many points of the data. For a method
+      without an energy only the ancestral sampler's.
 
     Raises:
       UserError: if there is no such checkpoint.
@@ -129,12 +127,12 @@ def evaluate_points(
     states = averaged(states) if ema else states
     result = {'checkpoint_step': int(states.step), 'data': config.data.name, 'ema': ema}
     say_checkpoint('evaluate', result['checkpoint_step'], workdir, config)
-    told = []
+    report = []
     if has_energy(config):
         key = branch(jax.random.key(config.seed, impl=config.generator), 'diagnostics')
         result |= geometry_of(states, config, at_rest=True)
         result['acceptance'] = metropolis(key, states, config)
-        told = lines(result)
+        report = lines(result)
     samplers = samplers_of(config)
     draws = Draws(workdir, states, config, num_samples, tuple(samplers))
     samples = gathered(draws)
@@ -156,7 +154,7 @@ def evaluate_points(
         name: {key: value for key, value in result[name].items() if key != 'mode_weights'}
         for name in samplers
     }
-    for line in (*told, *table(shown, samplers)):
+    for line in (*report, *table(shown, samplers)):
         log.say(line)
     log.say(f'finished: {workdir / "evaluation.json"}')
     return result

@@ -1,4 +1,4 @@
-"""What a conditional model recovers: scored, drawn, and of a user's own photograph."""
+"""Runs with a condition: recoveries drawn, scored, and computed for a user's photograph."""
 
 import io
 import os
@@ -39,34 +39,32 @@ from vaebm_jax.training.progress import say_checkpoint
 
 PICTURES = {
     'recovery.png': Picture(
-        'Recoveries: what is seen, a first guess, recoveries, their mean and deviation, and the '
-        'truth'
+        'Recoveries: observed pixels, an ancestral sample, refined recoveries, their mean and '
+        'deviation, and the truth'
     )
 }
 
 _NUM_ROWS = 8
 _NUM_SHOWN = 4  # Recoveries of an image.
-_BLACK, _WHITE = 31, 224  # A mask's values up to and from which it is so.
-_QUALITY = 95  # Of formats that lose detail, such as JPEG: near the photograph's own.
+_BLACK, _WHITE = 31, 224  # A mask is black up to and white from these values.
+_QUALITY = 95  # Of lossy formats, such as JPEG.
 _MAX_SOFT = 0.01  # Share of a mask's pixels in between.
 _PROTOCOL = (
-    'outputs rounded to 8 bits, seen pixels in place; means over images; psnr with the full range '
-    f'of 255; ssim with a Gaussian window of {SSIM_WINDOW} pixels (sigma 1.5) and that range; '
-    '_hole: over hidden pixels; fd: of '
+    'outputs rounded to 8 bits, observed pixels in place; means over images; psnr with the full '
+    f'range of 255; ssim with a Gaussian window of {SSIM_WINDOW} pixels (sigma 1.5) and that '
+    'range; _hole: over missing pixels; fd: of '
 )
 
 
 def preview(config: Config) -> Callable[..., None]:
-    """What draws recoveries of held-out images while a run trains, as `loop.Preview`.
+    """The function that draws recoveries of held-out images during training, a `loop.Preview`.
 
-    Where no image is held out a line says so, and nothing is drawn.
+    If no image is held out one line says so, and nothing is drawn.
     """
     try:
         images = first_images(config.data, held_out(config.data), _NUM_ROWS)
     except UserError as error:
-        log.say(
-            f'warning: no pictures of recoveries will be drawn, for no image is held out: {error}'
-        )
+        log.say(f'warning: no pictures of recoveries will be drawn: no image is held out: {error}')
         return lambda path, keys, states: None
     truth = as_pixels(images)
 
@@ -88,27 +86,27 @@ def evaluate_recovery(
     step: int | None = None,
     ema: bool = True,
 ) -> dict:
-    """Scores a checkpoint's recoveries beside fills without a network: `evaluation.json`.
+    """Scores a checkpoint's recoveries and fills without a network: `evaluation.json`.
 
-    The samplers are `ancestral` (a first guess each), `refined` (the same revised), `mean` of an
-    image's refined recoveries, `mean_ancestral` of its guesses, `best` of the refined in PSNR of
-    the hole, and every `fill_<name>`. Frechet distances, precision and recall compare the completed
-    holes, cut out where all are of one size, with the same images' own. Of a method without an
-    energy there are `ancestral`, the `mean` of the ancestral recoveries and the `best` of them.
+    The samplers are `ancestral` (one per image), `refined` (the same refined), `mean` of an image's
+    refined recoveries, `mean_ancestral` of its ancestral ones, `best` of the refined ones by PSNR
+    in the hole, and every `fill_<name>`. Frechet distances, precision and recall compare recovered
+    and true holes, cut out if all have one size. A method without an energy has `ancestral`, the `mean` of the
+    ancestral recoveries and the `best` of them.
 
     Args:
       config: of the run; `config.langevin` and the condition's kind may differ from it.
       workdir: of the run; `evaluation.json` is written there.
-      num_samples: images, from the first on; None: all of the split.
-      num_recoveries: K of each image.
-      inception_weights: the file of `load_inception`; without it there are no Frechet distances,
-        no precision and no recall.
+      num_samples: number of images, from the first on; None: all of the split.
+      num_recoveries: K per image.
+      inception_weights: the file of `load_inception`; None: no Frechet distances,
+        precision or recall.
       split: train, val or test.
-      step: which checkpoint; None: the newest.
-      ema: draw with the averaged parameters.
+      step: of the checkpoint; None: the newest.
+      ema: use the averaged parameters.
 
     Returns:
-      What `evaluation.json` holds.
+      The content of `evaluation.json`.
 
     Raises:
       UserError: if there is no such checkpoint, data set or weights.
@@ -165,7 +163,7 @@ def recoveries(
     num_recoveries: int,
     ema: bool = True,
 ) -> dict[str, np.ndarray]:
-    """What the models make of conditions, one image `[N, H, W, C]` a condition and sampler."""
+    """Recoveries by each sampler, one image per condition: `{sampler: [N, H, W, C]}`."""
     key = jax.random.key(config.seed, impl=config.generator)
     drawing = _tracked(len(condition) * num_recoveries)
     ancestral, refined = recover(key, states, config, condition, num_recoveries, ema, drawing)
@@ -184,12 +182,12 @@ def recoveries(
 
 
 def _tracked(num_recoveries):
-    """Shows how many recoveries `recover` has drawn."""
+    """Shows the progress of `recover`."""
     return lambda firsts: log.tracked(firsts, 'drawing', 'recoveries', num_recoveries, firsts.step)
 
 
 def fidelity(truth: np.ndarray, images: np.ndarray, region: np.ndarray) -> dict[str, float]:
-    """How near images are to the truth, `[N, H, W, C]`, in the region `[N, H, W]` and whole."""
+    """PSNR and SSIM of images `[N, H, W, C]`, in a region `[N, H, W]` and overall."""
     values = {'psnr_hole': psnr(truth, images, region), 'psnr': psnr(truth, images)}
     if min(truth.shape[1:3]) >= SSIM_WINDOW:
         values |= {'ssim_hole': ssim(truth, images, region), 'ssim': ssim(truth, images)}
@@ -197,12 +195,12 @@ def fidelity(truth: np.ndarray, images: np.ndarray, region: np.ndarray) -> dict[
 
 
 def hidden(condition: np.ndarray) -> np.ndarray:
-    """`[N, H, W]` bool: what is to be recovered."""
+    """`[N, H, W]` bool: the missing pixels."""
     return ~np.asarray(seen_of(condition))[..., 0]
 
 
 def holes(region: np.ndarray):
-    """A function that cuts each image to the box around its hidden pixels, if all are as large."""
+    """A function that crops images to the boxes around their missing pixels, if of equal size."""
     boxes = boxes_of(region)
     if boxes is None:
         return lambda images: images
@@ -210,17 +208,17 @@ def holes(region: np.ndarray):
 
 
 def compared(region: np.ndarray) -> str:
-    """In words, what `holes` leaves of outputs and of the same images for their distance."""
+    """In words, the parts of outputs and true images that a Frechet distance compares."""
     boxes = boxes_of(region)
     if boxes is None:
-        return 'whole outputs and the same images, as the boxes around their holes differ in size'
+        return 'complete outputs and the same images, since the boxes around holes differ in size'
     is_full = all(part[box].all() for part, box in zip(region, boxes, strict=True))
-    what = 'the hidden pixels' if is_full else 'the boxes around the hidden pixels'
+    what = 'the missing pixels' if is_full else 'the boxes around the missing pixels'
     return f'{what} of outputs and of the same images'
 
 
 def boxes_of(region: np.ndarray) -> list[tuple[slice, slice]] | None:
-    """The boxes around each image's hidden pixels, `[N, H, W]` bool; None: they differ in size."""
+    """The boxes around each image's missing pixels, `[N, H, W]` bool; None: they differ in size."""
     boxes = []
     for part in region:
         rows, columns = (np.flatnonzero(part.any(axis=axis)) for axis in (1, 0))
@@ -239,19 +237,19 @@ def sample_recoveries(
     step: int | None = None,
     ema: bool = True,
 ) -> None:
-    """Draws from a conditional checkpoint: a picture of rows, and the recoveries as arrays.
+    """Samples a conditional checkpoint: a picture, and the recoveries as arrays.
 
     Writes to `<workdir>/samples`: `recovery.png`, and `ancestral.npz`, `refined.npz` (`images`,
-    `[N, K, H, W, C]` float32), the latter where the method has an energy.
+    `[N, K, H, W, C]` float32), the latter if the method has an energy.
 
     Args:
       config: of the run; `config.langevin` may differ from it.
       workdir: of the run.
       num_samples: N images, from the first of the split on, or all if there are fewer.
-      num_recoveries: K of each.
+      num_recoveries: K per image.
       split: train, val or test.
-      step: which checkpoint; None: the newest.
-      ema: draw with the averaged parameters.
+      step: of the checkpoint; None: the newest.
+      ema: use the averaged parameters.
     """
     states, config = checkpoints.load(workdir, step, config)
     folder = local_folder(workdir) / 'samples'
@@ -280,21 +278,21 @@ def draw_rows(
     refined: np.ndarray,
     truth: np.ndarray,
 ) -> None:
-    """A row an image: what is seen, first guess, recoveries, their mean, deviation, and truth."""
+    """One row per image: observed, ancestral, recoveries, their mean, deviation, and truth."""
     show = slice(0, _NUM_ROWS)
     condition, truth = condition[show], truth[show]
     is_seen = np.asarray(seen_of(condition))
-    seen = np.asarray(hint_of(condition))
+    observed = np.asarray(hint_of(condition))
     if is_seen.any():
-        seen = np.where(is_seen, seen, 0.0)
+        observed = np.where(is_seen, observed, 0.0)
     # Black where all recoveries agree, white where they differ by half of the range.
     deviation = refined[show].std(axis=1).mean(axis=-1, keepdims=True)
     deviation = np.broadcast_to(np.minimum(2.0 * deviation, 1.0) * 2.0 - 1.0, truth.shape)
     grids.side_by_side(
         path,
         {
-            'seen': seen[:, None],
-            'first guess': ancestral[show, :1],
+            'observed': observed[:, None],
+            'ancestral': ancestral[show, :1],
             'recoveries': refined[show, :_NUM_SHOWN],
             'mean': refined[show].clip(-1.0, 1.0).mean(axis=1)[:, None],
             'deviation': deviation[:, None],
@@ -314,10 +312,10 @@ def recover_file(
     step: int | None = None,
     ema: bool = True,
 ) -> None:
-    """Recovers what a mask hides in a photograph, or its colours or detail.
+    """Recovers the masked part of a photograph, or its colours or detail.
 
-    The photograph is brought to the model's size and the recovery back to its own; what is seen is
-    then the photograph's own pixels.
+    The photograph is resized to the model's size and the recovery back to the photograph's;
+    observed pixels are those of the photograph.
 
     Args:
       config: of the run.
@@ -326,14 +324,14 @@ def recover_file(
       mask_file: of the photograph's size, white where it is to be recovered and black elsewhere,
         or transparent where it is to be recovered, as a photograph with a hole erased in an editor
         is; None for models of grey or small images.
-      output_file: an image of the format that its suffix tells, PNG, JPEG or another that Pillow
-        writes; with several recoveries their numbers are added to its name, before the suffix.
-      num_recoveries: how many.
-      step: which checkpoint; None: the newest.
-      ema: draw with the averaged parameters.
+      output_file: an image in the format of its suffix, PNG, JPEG or another that Pillow writes;
+        with several recoveries their numbers are added to its name, before the suffix.
+      num_recoveries: number of recoveries.
+      step: of the checkpoint; None: the newest.
+      ema: use the averaged parameters.
 
     Raises:
-      UserError: for a file that cannot be read or written, or of another size, and where an output
+      UserError: for a file that cannot be read or written, or has another size, and if an output
         is the photograph or the mask itself.
     """
     outputs = output_paths(output_file, num_recoveries)
@@ -360,7 +358,7 @@ def recover_file(
                 f'{mask.width}x{mask.height}: {mask_file}'
             )
         is_seen = np.asarray(mask) < 128
-        # A small pixel is seen where all that it covers is.
+        # A pixel of the small image is observed if all pixels that it covers are.
         small = np.asarray(mask.resize((size, size), Image.Resampling.BOX))
         if is_seen.all() or not (small == 0).any():
             raise UserError(
@@ -379,20 +377,20 @@ def recover_file(
     with written(outputs[0]):
         make_folder(outputs[0].parent)
     for output, recovery in zip(outputs, to_uint8(refined[0]), strict=True):
-        whole = Image.fromarray(recovery[..., 0] if channels == 1 else recovery)
-        if photo.size != whole.size:
-            whole = whole.resize(photo.size, Image.Resampling.BICUBIC)
-        whole.paste(photo, mask=Image.fromarray(np.uint8(255 * is_seen)))
+        result = Image.fromarray(recovery[..., 0] if channels == 1 else recovery)
+        if photo.size != result.size:
+            result = result.resize(photo.size, Image.Resampling.BICUBIC)
+        result.paste(photo, mask=Image.fromarray(np.uint8(255 * is_seen)))
         with whole_file(output) as file:
-            whole.save(file, suffix, quality=_QUALITY)
+            result.save(file, suffix, quality=_QUALITY)
     log.say(f'finished: {", ".join(map(str, outputs))}')
 
 
 def output_paths(output_file: str | os.PathLike, num_recoveries: int) -> list[pathlib.Path]:
-    """A file for each recovery: where there are several, `-0` and so on stand before the suffix.
+    """A file for each recovery; if there are several, `-0` and so on come before the suffix.
 
     Raises:
-      UserError: if one of them cannot be written, or its suffix is not that of an image.
+      UserError: if one of them cannot be written, or its suffix is not that of an image format.
     """
     output = at_home(output_file)
     numbers = [f'-{index}' for index in range(num_recoveries)] if num_recoveries > 1 else ['']
@@ -410,7 +408,7 @@ def output_paths(output_file: str | os.PathLike, num_recoveries: int) -> list[pa
 
 
 def refuse_to_overwrite(outputs: list[pathlib.Path], **inputs: str | None) -> None:
-    """Raises a UserError where an output is the file of another flag, by whatever name or link."""
+    """Raises a UserError if an output is the file of another flag, by any name or link."""
     for flag, name in inputs.items():
         file = at_home(name) if name else None
         for output in outputs:
@@ -424,7 +422,7 @@ def image_format(path: pathlib.Path) -> str:
     """The image format of a file's suffix, if it can be written.
 
     Raises:
-      UserError: if it cannot, which names those that can.
+      UserError: if it cannot; it names some that can.
     """
     known = Image.registered_extensions()
     for image in (Image.new('L', (8, 8)), Image.new('RGB', (8, 8))):
@@ -439,7 +437,7 @@ def image_format(path: pathlib.Path) -> str:
 
 
 def read_file(flag: str, path: str, num_channels: int, white_level: int = 0) -> Image.Image:
-    """The image that a flag names."""
+    """The image in the file of a flag."""
     try:
         return read_image(at_home(path), num_channels, white_level)
     except UserError as error:
@@ -449,13 +447,14 @@ def read_file(flag: str, path: str, num_channels: int, white_level: int = 0) -> 
 def read_mask(path: str) -> Image.Image:
     """The mask in a file: 255 where a photograph is to be recovered, 0 elsewhere.
 
-    Where a part of the file is transparent, that part is to be recovered, whatever the colours;
-    else what is white.
+    If the file has transparent parts, these are to be recovered, for any colours; else the white
+    parts.
 
     Raises:
-      UserError: for a file that is no image, or in which more than 1 % of the pixels are neither
-        black nor white (from 32 to 223 of 255: JPEG softens edges); of a transparent file, neither
-        transparent nor opaque. Also for white drawn on a transparent ground, which says both.
+      UserError: for a file that is not an image, or in which more than 1 % of the pixels are
+        neither black nor white (from 32 to 223 of 255: JPEG softens edges), or, in a file with
+        transparency, neither transparent nor opaque. Also for white drawn on a transparent
+        background, which is ambiguous.
     """
     colours = np.asarray(read_file('mask', path, 1))
     opacity = read_opacity(at_home(path))
@@ -479,7 +478,7 @@ def read_mask(path: str) -> Image.Image:
 
 
 def _soft_share(values):
-    """How much of 8-bit values is neither black nor white."""
+    """The share of 8-bit values that are neither black nor white."""
     return np.mean((values > _BLACK) & (values < _WHITE))
 
 
