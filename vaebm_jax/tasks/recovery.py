@@ -91,8 +91,8 @@ def evaluate_recovery(
     The samplers are `ancestral` (one per image), `refined` (the same refined), `mean` of an image's
     refined recoveries, `mean_ancestral` of its ancestral ones, `best` of the refined ones by PSNR
     in the hole, and every `fill_<name>`. Frechet distances, precision and recall compare recovered
-    and true holes, cut out if all have one size. A method without an energy has `ancestral`, the `mean` of the
-    ancestral recoveries and the `best` of them.
+    and true holes, cut out if all have one size. A method without an energy has `ancestral`, the
+    `mean` of the ancestral recoveries and the `best` of them.
 
     Args:
       config: of the run; `config.langevin` and the condition's kind may differ from it.
