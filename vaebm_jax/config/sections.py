@@ -81,54 +81,54 @@ class DataConfig(Settings):
     )
     image_size: int = setting(
         8,
-        "pixels a side; a folder's images are resized to it. Of other sets the size of their own "
-        'or a divisor of it: a pixel is then the mean of a block.',
+        "pixels per side. A folder's images are resized to it. Other data sets: their own size or "
+        'a divisor of it, where a pixel is the mean of a block.',
         AT_LEAST_1,
     )
     load_size: int = setting(
         0,
-        'training images of a folder are resized to so many pixels a side, and at each use a '
-        'random part of image_size is taken; 0: the whole image.',
+        'training images of a folder are resized to this many pixels per side, and a random crop '
+        'of image_size is taken at each use; 0: no crop.',
     )
     crop: str = setting(
         'center',
-        'what of a file is the image: center, its largest centred square; left or right, that of '
-        "its left or right half (pix2pix's files have a photograph on the left, labels on the "
-        'right).',
+        'which part of a file is the image: center, its largest centred square; left or right, '
+        "the same of its left or right half (pix2pix's files have a photograph on the left and "
+        'labels on the right).',
         one_of('center', 'left', 'right'),
     )
     val_share: float = setting(
         0.0,
-        "of a folder's images, by a hash of their names, where it has no train, val and test "
-        'folders below it; at least one image each. Of an array the last images are test, those '
-        'before them val. Both 0: every split is all of them.',
+        'share of validation images. In a folder without train, val and test folders a hash of the '
+        'file name decides, with at least one image per split. Of an array the last images are '
+        'test, those before them val. Both shares 0: every split has all images.',
         BELOW_1,
     )
-    test_share: float = setting(0.0, 'as val_share, of the images of test.', BELOW_1)
+    test_share: float = setting(0.0, 'share of test images; see val_share.', BELOW_1)
     skip_unreadable: bool = setting(
         False,
-        'leave out the files of a folder that are damaged, animated or no images, and count them, '
-        'in place of stopping at the first.',
+        'skip and count files that are damaged, animated or no images, instead of stopping at the '
+        'first.',
     )
     white_level: int = setting(
         0,
-        "the value that is white in a folder's files of 16 bits: 1023 for 10 bits, 4095 for 12, "
-        'the largest depth of a depth camera; larger values are white, too. 0: 65535.',
+        'the value that is white in 16-bit files: 1023 for 10 bits, 4095 for 12, or the largest '
+        'depth of a depth camera. Larger values are white too. 0: 65535.',
         Range('0, or from 255 to 65535', lambda n: n == 0 or 255 <= n < 2**16),
     )
-    num_channels: int = setting(1, '1 or 3; 2 of points.')
+    num_channels: int = setting(1, '1 or 3 for images, 2 for points.')
     flip: bool = setting(False, 'mirror each training image left to right with probability 1/2.')
     dequantize: bool = setting(False, 'spread each 8-bit value over its bin by uniform noise.')
     headroom: float = setting(
         0.0,
-        'pixels of 0 and 255, where 8 bits end, stand so far below -1 and above 1; every picture '
-        'clips them again.',
+        'offset of saturated pixels: 0 becomes -1 - headroom and 255 becomes 1 + headroom. Saved '
+        'images are clipped to [-1, 1].',
         NOT_NEGATIVE,
     )
     resident_bytes: int = setting(
         2 * 1024**3,
-        'a set of at most so many bytes is held on every device, a larger folder is streamed from '
-        'disk.',
+        'data sets up to this size are stored on every device; a larger folder or array is read '
+        'from disk during training.',
         COUNT,
     )
 
@@ -140,13 +140,16 @@ class LangevinConfig(Settings):
     num_steps: int = setting(20, 'T, the number of steps.', AT_LEAST_1)
     step_size: float = setting(
         0.006,
-        'δ. With a reference term x is drawn to m by δ²/(2 σ²) a step; stable below 2 σ.',
+        'δ. The reference term moves x towards m by a factor δ²/(2 σ²) per step, so δ must be '
+        'below 2 σ.',
         POSITIVE,
     )
-    noise_scale: float = setting(1.0, "1 is the poster's chain, 0 the authors' code.", NOT_NEGATIVE)
+    noise_scale: float = setting(
+        1.0, "factor of the noise: 1 in the paper's chain, 0 in the authors' code.", NOT_NEGATIVE
+    )
     max_drift: float = setting(
         0.0,
-        'bound on the length of (δ²/2) ∇U(x), an image and step; 0: none, as the poster.',
+        'the longest (δ²/2) ∇U(x) of an image in a step; 0: no limit, as in the paper.',
         NOT_NEGATIVE,
     )
 
@@ -159,11 +162,11 @@ class EnergyConfig(Settings):
         0.016, 'σ of the Gaussian reference term; 0: no such term.', NOT_NEGATIVE
     )
     reference_mean: float = setting(
-        0.0, 'm of it, in every pixel; 0 is grey, -1 (less `data.headroom`) black.'
+        0.0, 'its mean m, the same in every pixel: 0 is grey, -1 - data.headroom black.'
     )
     scale: float = setting(
         0.0,
-        "the factor of the network; 0: 1 / σ², the normalised form; 1: the authors' form.",
+        "factor of the network's output; 0: 1 / σ², the normalised form; 1: the authors' form.",
         NOT_NEGATIVE,
     )
     learning_rate: float = setting(1e-3, "Adam's, at its highest.", POSITIVE)
@@ -171,24 +174,24 @@ class EnergyConfig(Settings):
     adam_b2: float = setting(0.999, "Adam's decay of the second moment.", BELOW_1)
     max_grad_norm: float = setting(
         0.0,
-        'a gradient longer than this, in units of `scale`, is shortened to it; 0: none.',
+        'gradients are clipped to this norm, in units of scale; 0: no clipping.',
         NOT_NEGATIVE,
     )
     spectral_norm: float = setting(
         0.0,
-        "every kernel's largest singular value is scaled to it; 0: kernels as they are.",
+        'every kernel is scaled to have this largest singular value; 0: no normalization.',
         NOT_NEGATIVE,
     )
     l2: float = setting(
         0.0,
-        "factor of `f(x)²`, its mean over data and over samples, in the energy's loss divided by "
-        '`scale`: it holds f near 0, where the loss alone would let it drift.',
+        'weight of the mean of f(x)² over data and samples, beside a loss in units of scale. '
+        'It keeps f near 0; the loss alone leaves a constant free to drift.',
         NOT_NEGATIVE,
     )
     data_noise: float = setting(
         0.0,
-        "standard deviation of the noise that the energy's data are given. The chain leaves "
-        '`step_size * sqrt(num_steps)` on its samples, by which an energy could tell them.',
+        "standard deviation of noise added to the energy's data. The chain leaves noise of "
+        'step_size * sqrt(num_steps) on its samples, by which the energy could recognize them.',
         NOT_NEGATIVE,
     )
 
@@ -200,56 +203,56 @@ class VAEConfig(Settings):
     learning_rate: float = setting(1e-4, "Adam's, at its highest.", POSITIVE)
     kl_weight: float = setting(
         0.3,
-        "factor of the rate beside the squared error; half of it is the decoder's variance.",
+        "factor of the KL term beside the squared error; half of it is the decoder's variance.",
         NOT_NEGATIVE,
     )
     adam_b1: float = setting(0.5, "Adam's decay of the first moment.", BELOW_1)
     adam_b2: float = setting(0.999, "Adam's decay of the second moment.", BELOW_1)
     max_grad_norm: float = setting(
-        0.0, 'a gradient longer than this is shortened to it; 0: none is.', NOT_NEGATIVE
+        0.0, 'gradients are clipped to this norm; 0: no clipping.', NOT_NEGATIVE
     )
     bound_weight: float = setting(
-        1.0, 'factor of the loss on refined samples; 1: the poster.', NOT_NEGATIVE
+        1.0, 'factor of the VAE loss on refined samples; 1: the paper.', NOT_NEGATIVE
     )
     known_z_weight: float = setting(
         0.0,
-        'factor of the squared distance from a refined sample to what the decoder makes of the '
-        'very z that its chain started from (Cui and Han, dual-MCMC teaching, 2023); 0: the '
-        'poster.',
+        'factor of the squared distance from a refined sample to the ancestral sample that its '
+        'chain started from, decoded from the same z (Cui and Han, dual-MCMC teaching, 2023); 0: '
+        'the paper.',
         NOT_NEGATIVE,
     )
     truth_weight: float = setting(
         0.0,
-        'factor of the same loss on the data themselves, beside that on revised samples; 0: the '
-        'poster, whose VAE learns from revised samples alone.',
+        'factor of the VAE loss on the data; 0: the paper, whose VAE learns only from refined '
+        'samples.',
         NOT_NEGATIVE,
     )
     guess_weight: float = setting(
         0.0,
-        'with a condition, factor of the squared distance from a first guess to the truth, as the '
-        'cooperative learner of conditional CoopNets has it; 0: the poster.',
+        'with a condition, factor of the squared distance from an ancestral sample to the true '
+        'image, as in cooperative conditional learning; 0: the paper.',
         NOT_NEGATIVE,
     )
 
 
 @dataclasses.dataclass(eq=False)
 class NetworkConfig(Settings):
-    """Tables of layers; `vaebm_jax.networks` says what a row means."""
+    """Tables of layers; `vaebm_jax.models.networks` explains the rows."""
 
     energy: tuple = setting(
         (('dense', 256), ('dense', 256)),
         "('conv', features, kernel, stride), ('res', features, stride), ('dense', features) rows.",
         *TRUNK,
     )
-    energy_outputs: int = setting(1, 'how many outputs the energy sums.', AT_LEAST_1)
+    energy_outputs: int = setting(1, 'number of outputs, which are summed.', AT_LEAST_1)
     encoder: tuple = setting(
         (('dense', 256), ('dense', 256)), "as `energy`, and ('dropout', rate).", *ENCODER
     )
     decoder: tuple = setting(
         (('dense', 256), ('dense', 256)),
-        "('dense', features) rows, and after one ('map', features) row also ('up', features, "
-        "kernel) and ('conv', features, kernel) rows; or, with a condition, a U-Net: ('down', "
-        'features, kernel) rows, then as many `up` rows, `conv` rows between.',
+        "('dense', features) rows; after one ('map', features) row also ('up', features, kernel) "
+        "and ('conv', features, kernel) rows. With a condition, a U-Net: ('down', features, "
+        'kernel) rows, then as many `up` rows, with `conv` rows between.',
         *DECODER,
     )
     activation: str = setting(
@@ -258,12 +261,12 @@ class NetworkConfig(Settings):
     decoder_norm: str = setting('group', 'group or none.', one_of('group', 'none'))
     decoder_modulated: bool = setting(
         False,
-        'z scales and shifts the features of every map of the decoder, as it does in a U-Net.',
+        "z scales and shifts the features of each of the decoder's maps, as in a U-Net.",
     )
     decoder_output: str = setting(
         'tanh',
-        'tanh, pixels in (-1, 1) and `data.headroom`, or linear, any number; with a condition the '
-        'output is its hint and a residual, linear in any case.',
+        'tanh: pixels within 1 + data.headroom of 0; linear: any number. With a condition the '
+        'output is the initial fill plus a linear residual.',
         one_of('tanh', 'linear'),
     )
     init_std: float = setting(
@@ -273,87 +276,87 @@ class NetworkConfig(Settings):
 
 @dataclasses.dataclass(eq=False)
 class ScheduleConfig(Settings):
-    """How both learning rates fall."""
+    """The learning rates over time."""
 
     name: str = setting(
         'linear',
-        'constant; linear: level, then straight down over the last part of the run; exponential: '
-        'a factor `decay_rate` every `decay_steps`, smoothly.',
+        'constant; linear: constant, then a linear decay over the last part of the run; '
+        'exponential: a factor decay_rate every decay_steps, smoothly.',
         one_of('constant', 'linear', 'exponential'),
     )
-    decay_share: float = setting(0.5, 'linear: the share of the run that the fall takes.', SHARE)
-    final_share: float = setting(0.05, 'linear: what is left of the rate at the end.', SHARE)
+    decay_share: float = setting(0.5, 'linear: the share of the run that decays.', SHARE)
+    final_share: float = setting(0.05, 'linear: the rate at the end, as a share.', SHARE)
     decay_rate: float = setting(0.98, 'exponential: the factor.', POSITIVE)
-    decay_steps: int = setting(3000, 'exponential: training steps to one factor.', AT_LEAST_1)
-    rise_steps: int = setting(0, "in its first so many updates a model's rate rises from 0.", COUNT)
+    decay_steps: int = setting(3000, 'exponential: steps per factor.', AT_LEAST_1)
+    rise_steps: int = setting(0, "number of a model's first updates with a rising rate.", COUNT)
     energy_steps: int = setting(
         0,
-        "the run is so long for the energy's rate, which counts the energy's own updates; 0: "
-        'num_steps, the last part of which it does not see after a warm start.',
+        "length of the energy's schedule, in the energy's own updates; 0: num_steps. After "
+        'warmup_steps without energy updates, num_steps is too long: the decay does not end.',
         COUNT,
     )
 
 
 @dataclasses.dataclass(eq=False)
 class ConditionConfig(Settings):
-    """What of an image is seen, where the models are of the rest."""
+    """Which part of an image is observed; the models recover the rest."""
 
     RENAMED = {'side': 'hole_size', 'profiles': 'edge_profiles', 'moves': 'updates'}
 
     kind: str = setting(
         'none',
-        'none: the models are of whole images; center_hole, random_hole (a square anywhere), '
-        'free_form (brush strokes) and lower_half hide pixels; gray and low_resolution hide '
-        'colours and detail of them all.',
+        'none: complete images are modelled. In center_hole, random_hole (a square anywhere), '
+        'free_form (brush strokes) and lower_half pixels are missing; in gray the colours, in '
+        'low_resolution the detail of all pixels.',
         ROW,
     )
     hole_size: float = setting(
         0.5,
-        "the side of a hole, as a share of the image's; strokes hide the area of such a hole.",
+        "side of the hole, as a share of the image's side; strokes cover the area of such a hole.",
         Range('in (0, 1)', lambda size: 0 < size < 1),
     )
     jitter: float = setting(
         0.0,
-        'center_hole, in training: how far the hole strays from the centre each way, as a share '
-        "of the image's side.",
+        'center_hole, in training: the largest random shift of the hole in each direction, as a '
+        "share of the image's side.",
         Range('in [0, 0.5]', lambda jitter: 0 <= jitter <= 0.5),
     )
     edge_profiles: float = setting(
         0.0,
-        "center_hole, random_hole, and a box that --mode=recover masks: factor of the edges' "
-        'profiles in the hint. Rows of windows go on behind a hole: so much of what quickly '
-        'changes along the strips beside, above and below it is added to the harmonic fill.',
+        'rectangular holes: factor of the high frequencies of the strips around the hole, which '
+        'are continued into it and added to the harmonic fill: rows of windows continue.',
         NOT_NEGATIVE,
     )
     factor: int = setting(
         4,
-        'low_resolution: how many pixels a side become one.',
+        'low_resolution: a block of factor x factor pixels is observed as its mean.',
         Range('at least 2', lambda factor: factor >= 2),
     )
     updates: str = setting(
         'hidden',
-        'what the chain updates, hidden pixels or all; what is seen is put back at its end.',
+        'hidden: the chain updates the missing pixels; all: it updates all, and observed pixels '
+        'are restored at its end.',
         one_of('hidden', 'all'),
     )
 
 
 @dataclasses.dataclass(eq=False)
 class DivergenceConfig(Settings):
-    """What becomes of a run whose numbers explode.
+    """Roll-back of a run that diverges.
 
-    It goes back to its last checkpoint, and on from there with other noise and lower rates.
+    It returns to its last checkpoint and continues with other noise and lower learning rates.
     """
 
     max_energy: float = setting(
         1e10,
-        'mean energies of data or samples beyond +- this (nats) count as exploded, as do metrics '
-        'that are not finite; 0: the latter alone.',
+        'a mean energy of data or samples beyond +- this (nats) counts as divergence, as does any '
+        'metric that is not finite; 0: only the latter.',
         NOT_NEGATIVE,
     )
-    max_rollbacks: int = setting(3, 'the run goes back so many times, and then stops.', COUNT)
+    max_rollbacks: int = setting(3, 'number of roll-backs before the run stops.', COUNT)
     rate_factor: float = setting(
         0.5,
-        'both learning rates are multiplied by it each time.',
+        'factor of all learning rates after each roll-back.',
         Range('in (0, 1]', lambda factor: 0 < factor <= 1),
     )
 
@@ -362,49 +365,49 @@ class DivergenceConfig(Settings):
 class Config(Settings):
     """An experiment."""
 
-    name: str = setting('digits', 'a word for the experiment.')
-    seed: int = setting(0, 'of initial parameters, order of data and every draw.', SEED)
-    num_steps: int = setting(2500, 'training iterations in all.', AT_LEAST_1)
-    batch_size: int = setting(128, 'data images an iteration, over all devices.', AT_LEAST_1)
+    name: str = setting('digits', 'name of the experiment.')
+    seed: int = setting(0, 'of initial parameters, data order and all sampling.', SEED)
+    num_steps: int = setting(2500, 'total number of training iterations.', AT_LEAST_1)
+    batch_size: int = setting(128, 'images per iteration, over all devices.', AT_LEAST_1)
     num_chains: int = setting(
-        0, 'Langevin chains an iteration, over all devices; 0: as `batch_size`.', COUNT
+        0, 'Langevin chains per iteration, over all devices; 0: batch_size.', COUNT
     )
     latent_dim: int = setting(16, 'size of z.', AT_LEAST_1)
     log_every: int = setting(50, 'in iterations; 0: never (the last step always).', COUNT)
     sample_every: int = setting(500, 'in iterations; 0: never (the last step always).', COUNT)
     checkpoint_every: int = setting(500, 'in iterations; 0: never (the last step always).', COUNT)
-    keep_checkpoints: int = setting(3, 'the newest so many are kept; 0: all.', COUNT)
-    steps_per_call: int = setting(1, 'iterations in one compiled call.', AT_LEAST_1)
+    keep_checkpoints: int = setting(3, 'number of newest checkpoints kept; 0: all.', COUNT)
+    steps_per_call: int = setting(1, 'iterations per compiled call.', AT_LEAST_1)
     ema_decay: float = setting(
-        0.99, 'of the averaged parameters that samples are drawn with.', BELOW_1
+        0.99, 'of the averaged parameters, which draw the samples; 0: no average.', BELOW_1
     )
     init_from: str = setting(
-        '', "a workdir whose newest parameters this run starts from; '': fresh ones."
+        '', "a workdir whose newest parameters this run starts from; '': random ones."
     )
     method: str = setting(
         'vaebm',
-        "vaebm, or a baseline's name: vae learns from the data, without an energy.",
+        'vaebm, or a baseline: vae learns from the data, without an energy.',
         ROW,
     )
     warmup_steps: int = setting(
-        0, "so many of the first steps are the vae's, a start near the data.", COUNT
+        0, 'number of first steps in which only the VAE learns, from the data.', COUNT
     )
     dtype: str = setting(
         'float32',
-        'float32 or bfloat16, of computation; parameters and energies stay float32.',
+        'data type of computation, float32 or bfloat16; parameters and energies are float32.',
         one_of('float32', 'bfloat16'),
     )
     generator: str = setting(
         'threefry2x32',
-        'of noise: threefry2x32, the same numbers on every backend and number of devices, or rbg, '
-        "the accelerator's own and cheaper, which promises neither.",
+        'of random numbers: threefry2x32 gives the same on every backend and number of devices; '
+        'rbg is cheaper on accelerators and does not.',
         one_of('threefry2x32', 'rbg'),
     )
     convolution: str = setting(
         'auto',
-        "auto: the form that is fastest on the platform, which on a CPU is this package's own; "
-        "plain: XLA's convolution and JAX's gradients of it everywhere, the same but for rounding, "
-        'to compare numbers with.',
+        "auto: the fastest form on the platform, on a CPU this package's own; plain: XLA's "
+        "convolution and JAX's gradients of it. They differ by rounding; plain is for comparing "
+        'numbers.',
         one_of('auto', 'plain'),
     )
     data: DataConfig = field(default_factory=DataConfig)

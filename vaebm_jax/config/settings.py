@@ -1,4 +1,4 @@
-"""What sections of a config are made of: settings that never change once used, and their ranges."""
+"""The base of config sections: settings with ranges, which cannot change after first use."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 
 class Range(NamedTuple):
-    """What a setting may be: in words, and as a test."""
+    """The allowed values of a setting: in words, and as a test."""
 
     words: str
     includes: Callable[[Any], bool]
@@ -17,7 +17,8 @@ def one_of(*names: str) -> Range:
     return Range('one of ' + ', '.join(names), lambda value: value in names)
 
 
-ROW = Range('a row of a table', bool)  # Of the one that `validate` is given.
+# Of the table that `validate` is given for this setting.
+ROW = Range('a row of a table', bool)
 
 
 def setting(default: Any, meaning: str, *ranges: Range) -> Any:
@@ -26,24 +27,24 @@ def setting(default: Any, meaning: str, *ranges: Range) -> Any:
     Args:
       default: its type is the setting's; a float may be given as an integer, too.
       meaning: for `--help --config=FILE`.
-      ranges: all of which it must be in; the first that it is not in is told.
+      ranges: it must be in all of them; the message names the first that it is not in.
     """
     metadata = {'meaning': meaning, 'ranges': ranges}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 class Settings:
-    """What a config and its sections have in common: once used, they never change.
+    """The base of a config and its sections: they cannot change after first use.
 
-    JAX keeps a static argument as the key of a compiled program. Were it changed in place, that
-    program would go on serving the old settings. So `hash`, which JAX takes, and `freeze`, which
-    the functions of this package call, are a first use: from then on an assignment is an error at
-    any depth. `dataclasses.replace` makes a config with other settings, which can be changed again;
+    JAX keeps a static argument as the key of a compiled program. If the argument changed in place,
+    JAX would reuse the program of the old settings. So `hash`, which JAX calls, and `freeze`, which
+    the functions of this package call, count as first use: afterwards an assignment at any depth is
+    an error. `dataclasses.replace` makes a config with other settings, which can be changed again;
     so can a deep copy.
 
     Attributes:
-      RENAMED: settings' names of before, each with that of today. A stored config is read by both;
-        whoever types one of before is told today's.
+      RENAMED: former names of settings, each with its present name. A stored config may use either;
+        the error for a former name that is typed gives the present one.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {}
@@ -60,7 +61,7 @@ class Settings:
         return f'{cls.__name__} has no setting {name!r}{today}'
 
     def freeze(self) -> Self:
-        """Ends the time in which settings can be assigned; returns the same object."""
+        """Makes later assignments an error; returns the same object."""
         for value in vars(self).values():
             if isinstance(value, Settings):
                 value.freeze()
@@ -112,7 +113,7 @@ def described(section: Settings) -> dict[str, tuple[dataclasses.Field, Any]]:
 
 
 def renamed(section: Settings) -> dict[str, str]:
-    """Names of before to those of today, both dotted."""
+    """Former names of settings to present names, both dotted."""
     names = dict(section.RENAMED)
     for name, inner in vars(section).items():
         if isinstance(inner, Settings):

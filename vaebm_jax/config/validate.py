@@ -7,8 +7,8 @@ from vaebm_jax.config.sections import Config
 from vaebm_jax.config.settings import ROW, described, flatten, one_of
 from vaebm_jax.runtime.errors import UserError
 
-# The tables that settings choose a row of, by the setting's dotted name; each table's module enters
-# it. A row has `needs(config)`: the settings that are wrong with it, each with what would be right.
+# Tables of which a setting names a row, by the setting's dotted name; each table's module enters
+# its own. A row has `needs(config)`: the settings that do not fit it, each with what would be right.
 CHOICES: dict[str, Mapping[str, Any]] = {}
 
 KINDS = {
@@ -26,11 +26,11 @@ Wrong = Iterator[tuple[str, str]]  # Names of settings, and what would be right.
 def validate(config: Config, choices: Mapping[str, Mapping[str, Any]] = CHOICES) -> None:
     """Raises one UserError that names every wrong field, its value and what would be right.
 
-    Rules across fields are looked at where each field is right by itself.
+    Rules across fields are checked once each field is right by itself.
 
     Args:
-      config: to be checked.
-      choices: the tables that settings choose a row of, all of them.
+      config: the experiment.
+      choices: all tables of which a setting names a row.
     """
     wrong = [
         f'{name} must be {right}, got {value!r}'
@@ -50,7 +50,7 @@ def validate(config: Config, choices: Mapping[str, Mapping[str, Any]] = CHOICES)
 
 
 def _right(name, value, field, choices):
-    """What a setting must be, in words; '' where it is."""
+    """What a setting must be, in words; '' if it is."""
     kind = type(field.default)
     if type(value) not in ((int, float) if kind is float else (kind,)):
         return KINDS[kind]
