@@ -2,22 +2,22 @@
 
     python -m vaebm_jax.main --config=configs/cifar10.py:gpu --workdir=runs/cifar10
 
-For one GPU and ten minutes. Departs from the poster in how the models are taught: the decoder
-learns from the very z that its chain started from (`vae.known_z_weight`), the energy has no
-Gaussian reference, spectral norm in its place, and data are given the chain's own noise. With
-15,920 steps, 160 seconds of an H200 beside a minute of compiling, it has an `fd_768` of 0.27
-refined and 0.34 ancestral, and no divergence (docs/experiments/cifar10_known_z.md). The energy it
-learns is that of a narrow neighbourhood: it takes uniform noise for data. launch/cifar10_gpu.sh
-makes as many steps as fit in the minutes that it is told.
+For one GPU and ten minutes. Differs from the poster in what the models learn from: the decoder
+learns from the z that its chain started from (`vae.known_z_weight`), the energy has spectral norm
+in place of a Gaussian reference, and the data get noise of the same size as the chain's. With
+15,920 steps, 160 seconds of an H200 and a minute of compiling, it has an `fd_768` of 0.27 refined
+and 0.34 ancestral, and did not diverge (docs/experiments/cifar10_known_z.md). The energy is only
+valid near the samples: uniform noise has a lower energy than data. launch/cifar10_gpu.sh makes as
+many steps as fit in a given number of minutes.
 
     python -m vaebm_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
 
-has the authors' networks in the normalised form: 64 images a step, float32, four seconds a step of
-two CPU cores. Tried for 200 steps only, which took 20 minutes of one core
+has the authors' networks in the normalized form: 64 images a step, float32, four seconds a step on
+two CPU cores. Tried for only 200 steps, which took 20 minutes of one core
 (`--config.num_steps=200`, seed 0): energies stayed between -1.1e8 and 1.5e6 and ended at -1.3e6 for
-data and -1.6e6 for samples, with an excursion about step 80 that it came back from; the samples
-ended with 0.60 of the data's spread and a rate of 9.8 nats. A VAE rate of 1e-4 or more collapses
-the samples to one picture within 50 steps; energy 1.5e-4 with VAE 4e-5 ran off at step 70.
+data and -1.6e6 for samples, with a transient excursion about step 80; the samples ended with 0.60
+of the data's spread and a rate of 9.8 nats. With a VAE rate of 1e-4 or more all samples look the
+same within 50 steps; energy 1.5e-4 with VAE 4e-5 diverged at step 70.
 
     python -m vaebm_jax.main --config=configs/cifar10.py:paper --workdir=runs/cifar10_paper
 
@@ -54,7 +54,7 @@ def default() -> c.Config:
 
 
 def gpu() -> c.Config:
-    """Known-z teaching, an energy under spectral norm, bfloat16, batches that fill a GPU."""
+    """Known-z regression, an energy with spectral norm, bfloat16, batches for a GPU."""
     step_size, num_steps = 0.001, 10
     return c.Config(
         name='cifar10_gpu',
@@ -138,9 +138,9 @@ def small() -> c.Config:
 def paper() -> c.Config:
     """The authors' settings: 250 images and 900 chains a step, 5,000 epochs.
 
-    The poster's chain has noise, the authors' code has not; at this step size either gives the
-    same pictures. `--config.langevin.noise_scale=0` is the code's. Samples are drawn with the
-    last parameters, not with an average.
+    The poster's chain has noise, the authors' code has none (`--config.langevin.noise_scale=0`); at
+    this step size both give the same pictures. Samples are drawn with the last parameters, not with
+    an average.
     """
     return c.Config(
         name='cifar10_paper',

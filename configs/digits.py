@@ -2,8 +2,8 @@
 
     python -m vaebm_jax.main --config=configs/digits.py --workdir=runs/digits
 
-2,500 steps take a minute or two on two CPU cores. Dense networks, and every size and rate is the
-dataclasses' own default. Healthy: `rate` near 10 nats, `spread` above 0.9, both energies near
+2,500 steps take a minute or two on two CPU cores. Dense networks; every size and rate is the
+dataclasses' default. Healthy: `rate` near 10 nats, `spread` above 0.9, both energies near
 -8e4 nats with a gap of a few thousand.
 """
 

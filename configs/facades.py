@@ -1,4 +1,4 @@
-"""CMP Facades: recover the middle of a photograph from what is around it.
+"""CMP Facades: recover the middle of a photograph from its surroundings.
 
     python -m vaebm_jax.main --config=configs/facades.py:64 --workdir=runs/facades_64
 
@@ -8,7 +8,7 @@ images, seed 0 (--mode=evaluate --langevin_steps=2): in the hole 18.12 dB for th
 recoveries, 18.26 for that of 16 ancestral ones, 18.12 for the best fill without a network; `fd_64`
 of the holes is 0.330 refined, 0.435 ancestral, 0.443 by that fill. docs/recovery.md has the rest.
 
-The versions of 128 and 256 pixels are made for a GPU; they compile and step, and have not been run
+The versions of 128 and 256 pixels are made for a GPU; they compile and train, but have not been run
 to their end. 20 steps at 256 pixels took 7.1 GB.
 """
 
@@ -42,7 +42,7 @@ def of_64_pixels() -> c.Config:
             learning_rate=5e-4, kl_weight=1.0, adam_b1=0.9, truth_weight=1.0, guess_weight=1.0
         ),
         network=c.recovery_network(64),
-        # A level rate to step 320, then a fall that would reach 5 % at step 1,600.
+        # Constant to step 320, then linear; it would reach 5 % at step 1,600.
         schedule=c.ScheduleConfig(decay_share=0.7778, final_share=0.16875),
     )
 

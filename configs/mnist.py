@@ -9,20 +9,21 @@ the test images 98.8 % (seed 0, benchmarks/legibility.py; docs/results.md has th
 Healthy, from step 300 on: `rate` 18 to 27 nats, `spread` 0.82 to 1.10, `energy_data` from -0.3e6 to
 1.1e6 with a gap to `energy_samples` below 1.6e5 that changes sign, `langevin/motion` 0.27 to 0.38.
 
-What it took, each found by its absence:
+What it needs, each found by leaving it out:
 - SiLU: with a leaky ReLU the gradient of the energy is constant between kinks; 39 % instead of
   54 % were legible after 1,500 steps of a smaller energy, and a longer run diverged at step 2,040.
-- Two dense layers on top of the convolutions: whole digits are judged, not strokes alone. With one
+- Two dense layers on top of the convolutions: they see complete digits, not only strokes. With one
   layer 69 % were legible after 4,500 steps.
-- Learning rates that fall from the first step on, and a bound on the drift: ∇U steepens as long as
-  it learns, until a step of the chain overshoots, and within 50 steps all is lost. It was at step
-  3,200 with a constant rate and steps of 0.007, at 3,500 in one of three seeds without the bound.
+- Learning rates that fall from the first step on, and a bound on the drift: ∇U keeps growing in
+  training, until a step of the chain overshoots and the run diverges within 50 steps. It did at
+  step 3,200 with a constant rate and steps of 0.007, at 3,500 in one of three seeds without the
+  bound.
 - A VAE that learns slower than the energy; at 1e-3 it collapses to a few pictures.
-- A reference that stands at black, as four pixels in five do. At grey, where f has to undo it
-  first, 71, 75 and 75 % were legible after 3,200 steps, at black 79, 79 and 81 %.
-- Headroom. A chain does not leave black alone: its gradient made a faint grain of the ground, and
-  Frechet distances see grain before they see digits (docs/experiments/grain_on_black.md). Black is
-  where 8 bits end, so it may stand beyond, and pictures clip grain and all.
+- A reference at black, the value of four pixels in five. At grey, where f has to undo it first,
+  71, 75 and 75 % were legible after 3,200 steps, at black 79, 79 and 81 %.
+- Headroom. The chain's gradient made a faint grain on black backgrounds, and Frechet distances
+  depend on grain more than on digits (docs/experiments/grain_on_black.md). With headroom h black is
+  -1 - h in training, and saved images are clipped, so the grain disappears.
 
     python -m vaebm_jax.main --config=configs/mnist.py:paper --workdir=runs/mnist_paper
 

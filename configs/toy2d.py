@@ -1,4 +1,4 @@
-"""Points of the plane, whose density is known: is the energy that is learned the data's?
+"""Points of the plane with a known density, with which the learned energy is compared.
 
     python -m vaebm_jax.main --config=configs/toy2d.py --workdir=runs/toy2d
     python -m vaebm_jax.main --workdir=runs/toy2d --mode=evaluate
@@ -16,11 +16,11 @@ The worst of three seeds, jax 0.10.2; CPU time of the training (two cores of an 
 | two_moons    | 4,000 | 72 s  | 0.032         | 0.98 to 1.02      | 0.994 to 1.006 | 0.99 to 1.01 |
 | checkerboard | 4,000 | 89 s  | 0.22 (seed 0) | 0.80 to 1.41      | 0.961 to 1.037 | 0.82 to 1.19 |
 
-Weights are over the truth; the ring's modes are its eighths.
+Weights are divided by the true ones; the ring's modes are its eighths.
 
-Healthy: `rate` near 4.5 nats, a gap between the two energies of less than 0.2, and both wander.
+Healthy: `rate` near 4.5 nats, a gap between the two energies of less than 0.2, both fluctuating.
 
-`docs/geometry.md` shows the training step by step and says where theory and curves part.
+`docs/geometry.md` shows the training step by step and where measurements differ from the theory.
 """
 
 import dataclasses
@@ -68,7 +68,7 @@ def checkerboard() -> c.Config:
 
 
 def toy(name: str, num_steps: int, langevin: c.LangevinConfig, kl_weight: float) -> c.Config:
-    """What the four have in common; points have units of their own, and so an unbounded decoder."""
+    """The common settings; points are not bounded, so the decoder has no tanh."""
     hidden = (('dense', 64), ('dense', 64))
     return c.Config(
         name='toy2d' if name == 'eight_gaussians' else f'toy2d_{name}',
