@@ -1,4 +1,4 @@
-"""Keeps what a documented run scored beside the docs, and writes the tables there from it.
+"""Records the scores of documented runs, and writes the tables of the docs from them.
 
     python tools/results.py record mnist --workdir=runs/mnist --cpu_minutes=10.6 \
         --command='python -m vaebm_jax.main --config=configs/mnist.py --workdir=runs/mnist' ...
@@ -30,7 +30,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
 def record(workdir: pathlib.Path, commit: str, commands: list[str], cpu_minutes: float) -> dict:
-    """What is to be known of a run, as JSON has it."""
+    """The record of a run, for JSON."""
     rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     evaluation = json.loads((workdir / 'evaluation.json').read_text())
     evaluation.get('diagnostics', {}).pop('histogram', None)
@@ -59,7 +59,7 @@ def commit_of(name: str) -> str:
 
 
 def processor() -> str:
-    """The CPU's name and its widest vectors, as Linux tells them."""
+    """The CPU's name, cores and widest vector extensions, from /proc/cpuinfo."""
     text = pathlib.Path('/proc/cpuinfo').read_text()
     name = re.search(r'^model name\s*: (.*)', text, re.M)[1]
     cores = len(re.findall(r'^processor\s', text, re.M))
@@ -73,7 +73,7 @@ def read(name: str) -> dict:
 
 
 def table(head: str, rows: list[list[str]]) -> str:
-    """Markdown: `head` has the columns' names, apart by bars."""
+    """A Markdown table; `head` has the columns' names, separated by bars."""
     columns = head.count('|') + 1
     lines = [f'| {head} |', '|' + '---|' * columns]
     return '\n'.join(lines + [f'| {" | ".join(row)} |' for row in rows])
@@ -84,7 +84,7 @@ def percent(share: float) -> str:
 
 
 def legibility() -> str:
-    """Shares of samples that a classifier is sure of."""
+    """Shares of samples with a classifier probability of 0.9 or more."""
     rows = []
     for name, judge, about in (
         ('mnist', 'legibility', ''),
@@ -98,14 +98,14 @@ def legibility() -> str:
         classes = f'{100 * refined["smallest_class_share"]:.1f} to '
         classes += percent(refined['largest_class_share'])
         recalls = [scores[stage]['recall'] for stage in ('ancestral', 'refined', 'test')]
-        ancestral, revised, real = map(percent, shares)
+        ancestral, refined_share, real = map(percent, shares)
         rows.append(
             [
                 f'`configs/{name}.py`{about}',
                 f'{run["cpu_minutes"]:.1f} min',
                 percent(scores['classifier_accuracy']),
                 ancestral,
-                f'**{revised}**',
+                f'**{refined_share}**',
                 real,
                 classes,
                 ', '.join(f'{recall:.2f}' for recall in recalls),
@@ -132,7 +132,7 @@ def frechet() -> str:
 
 
 def energies() -> str:
-    """What the energies tell apart, and how their chains go on."""
+    """What the energies discriminate, and how long chains behave."""
     runs = [read(name)['evaluation']['diagnostics'] for name in ('mnist', 'fashion_mnist')]
     others = ('fashion_mnist', 'mnist')
     auroc = lambda name: [f'{run["energies"][name]["auroc"]:.3f}' for run in runs]
@@ -168,7 +168,7 @@ def energies() -> str:
 
 
 def recovery() -> str:
-    """Facades: fills without a network, and what the model recovers."""
+    """Facades: fills without a network, and the model's recoveries."""
     evaluation = read('facades_64')['evaluation']
     names = {
         'fill_grey': 'grey',
@@ -200,7 +200,7 @@ TABLES = {
 
 
 def with_tables(page: str) -> str:
-    """A page with its tables as the records have them."""
+    """A page with its tables written from the records."""
     return re.sub(
         r'(<!-- results: (\w+) -->\n).*?(<!-- end -->)',
         lambda mark: f'{mark[1]}\n{TABLES[mark[2]]()}\n\n{mark[3]}',

@@ -113,7 +113,7 @@ def test_sample_draws_rows_and_keeps_the_arrays(run):
 def test_holes_are_cut_out_where_all_are_as_large():
     images = np.random.default_rng(0).random((4, 16, 16, 1)).astype(np.float32)
     for kind, shape in (('random_hole', (8, 8)), ('free_form', (16, 16)), ('lower_half', (8, 16))):
-        region = recovery.hidden(fixed_condition(images, ConditionConfig(kind)))
+        region = recovery.missing(fixed_condition(images, ConditionConfig(kind)))
         cut = recovery.holes(region)(images)
         assert cut.shape == (4, *shape, 1)
         if kind != 'free_form':

@@ -41,7 +41,7 @@ _COLLECTIVE = re.compile(
 )
 
 LOSS = (
-    'another process of the run has ended, whose own lines say why; started again in all of them, '
+    'another process of the run has ended, and its log says why; started again in all processes, '
     'the same command resumes from the newest checkpoint'
 )
 

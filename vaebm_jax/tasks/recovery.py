@@ -127,7 +127,7 @@ def evaluate_recovery(
     completed = fills(condition, config.condition, train_images)
     completed = recoveries(states, config, condition, truth, num_recoveries, ema) | completed
 
-    region = hidden(condition)
+    region = missing(condition)
     cut = holes(region)
     reference = Scores()
     if weights is not None:
@@ -167,7 +167,7 @@ def recoveries(
     key = jax.random.key(config.seed, impl=config.generator)
     drawing = _tracked(len(condition) * num_recoveries)
     ancestral, refined = recover(key, states, config, condition, num_recoveries, ema, drawing)
-    scores = [psnr(truth, refined[:, k], hidden(condition)) for k in range(num_recoveries)]
+    scores = [psnr(truth, refined[:, k], missing(condition)) for k in range(num_recoveries)]
     best = np.argmax(scores, axis=0)
     drawn = {
         'ancestral': ancestral[:, 0],
@@ -194,7 +194,7 @@ def fidelity(truth: np.ndarray, images: np.ndarray, region: np.ndarray) -> dict[
     return {name: float(value.mean()) for name, value in values.items()}
 
 
-def hidden(condition: np.ndarray) -> np.ndarray:
+def missing(condition: np.ndarray) -> np.ndarray:
     """`[N, H, W]` bool: the missing pixels."""
     return ~np.asarray(seen_of(condition))[..., 0]
 
