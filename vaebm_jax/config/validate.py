@@ -8,7 +8,7 @@ from vaebm_jax.config.settings import ROW, described, flatten, one_of
 from vaebm_jax.runtime.errors import UserError
 
 # Tables of which a setting names a row, by the setting's dotted name; each table's module enters
-# its own. A row has `needs(config)`: the settings that do not fit it, each with what would be right.
+# its own. A row has `needs(config)`: settings that do not fit it, each with what would be right.
 CHOICES: dict[str, Mapping[str, Any]] = {}
 
 KINDS = {
