@@ -382,5 +382,9 @@ def test_what_models_are_drawn_with_is_refused_in_a_sentence(tiny_config):
     for condition in (None, jnp.zeros((1, 8, 8, 1)), jnp.zeros((0, 8, 8, 2)), jnp.zeros((8, 8, 2))):
         with pytest.raises((TypeError, ValueError), match='^condition must .*, got '):
             recover(KEY, states, conditional, condition, 1)
-    with pytest.raises(ValueError, match='^generate needs models without a condition'):
+    with pytest.raises(ValueError, match='^recover needs models with a condition .*, got .* none$'):
         recover(KEY, states, tiny_config, jnp.zeros((1, 8, 8, 2)), 1)
+    with pytest.raises(
+        ValueError, match='^generate needs models without a .*, got .* center_hole$'
+    ):
+        generate(KEY, states, conditional, 1)

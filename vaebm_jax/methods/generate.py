@@ -43,7 +43,10 @@ def generate(
     check_one_key(key)
     num_samples = arguments.whole_number('num_samples', num_samples, least=1)
     if config.condition.kind != 'none':
-        raise ValueError(f'recover needs models with a condition, got {config.condition.kind}')
+        raise ValueError(
+            'generate needs models without a condition (recover is for these), got condition.kind '
+            f'{config.condition.kind}'
+        )
     states = averaged(states) if ema else states
     drawn = generate_by(generate_keys(key), states, config, num_samples)
     return drawn[0], drawn[-1]
@@ -103,7 +106,9 @@ def recover(
     check_one_key(key)
     num_recoveries = arguments.whole_number('num_recoveries', num_recoveries, least=1)
     if config.condition.kind == 'none':
-        raise ValueError('generate needs models without a condition, got condition.kind none')
+        raise ValueError(
+            'recover needs models with a condition (generate is for these), got condition.kind none'
+        )
     size, channels = config.data.image_size, config.data.num_channels
     if np.ndim(condition) != 4 or np.shape(condition)[1:] != (size, size, channels + 1):
         raise ValueError(
