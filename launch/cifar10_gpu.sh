@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# CIFAR-10 on one GPU, as many steps as fit into so many minutes, and what they are worth:
+# Trains CIFAR-10 on one GPU for a given number of minutes, and scores the result:
 #
 #   INCEPTION_WEIGHTS=inception.npz bash launch/cifar10_gpu.sh IMAGES.npy runs/cifar10_gpu 7
 #
-# IMAGES.npy is uint8 [N, 32, 32, 3]; the word tfds in its place reads the TFDS data set. The minutes hold
+# IMAGES.npy is uint8 [N, 32, 32, 3]; the word tfds in its place reads the TFDS data set. The minutes include
 # compilation and training; scoring takes two more. Further arguments go to benchmarks/timed_run.py
-# (--config.seed=1, --quarter_samples=0). CONFIG=configs/cifar10.py:paper trains by the authors' settings.
+# (--config.seed=1, --quarter_samples=0). CONFIG=configs/cifar10.py:paper trains with the authors' settings.
 #
-# By these settings an H200 made 15,920 steps in 5.1 minutes: fd_768 0.27 refined, 0.34 ancestral
+# With these settings an H200 made 15,920 steps in 5.1 minutes: fd_768 0.27 refined, 0.34 ancestral
 # (docs/experiments/cifar10_known_z.md).
 set -euo pipefail
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv, installs vaebm_jax and trains on the digits that come with scikit-learn: a few minutes on
 # two cores, no data to download. Further arguments go to vaebm_jax.main (--config.num_steps=2000, ...).
-# Run again, it goes on from the last checkpoint, or says that the run is finished.
+# Run again, it resumes from the last checkpoint, or says that the run is finished.
 set -euo pipefail
 # shellcheck source=launch/venv.sh
 source "$(dirname "$0")/venv.sh"

@@ -3,10 +3,10 @@
 #
 #   bash launch/local_multiprocess.sh 4 --config=configs/digits.py --workdir=runs/digits
 #
-# What process 0 says comes to the terminal, what process i says to WORKDIR.process_i.log. GPUs are taken
-# where there are N of them and JAX_PLATFORMS does not say cpu. Ctrl-C and SIGTERM save at the same step in
-# all, a second one ends them at once. The exit status is that of the process that failed first, if any did;
-# the others have ended by themselves before their time is up here. Needs bash 4 and python3, or PYTHON.
+# Process 0 logs to the terminal, process i to WORKDIR.process_i.log. GPUs are used if there are N of them
+# and JAX_PLATFORMS is not cpu. Ctrl-C and SIGTERM save at the same step in all processes, a second one ends
+# them at once. The exit status is that of the process that failed first, if any did; the others end by
+# themselves within a time limit. Needs bash 4 and python3, or PYTHON.
 #
 # Run: the line above with 20 steps, on two CPU cores: the metrics are those of one process to 2e-7 at step 5
 # and to 5e-5 at step 20, in float32. Only tried with stand-ins (tests/test_launch.py): a GPU for each, and

@@ -1,9 +1,9 @@
-"""Turns a PyTorch port of FID's Inception-v3 into the file that --inception_weights takes.
+"""Converts a PyTorch port of FID's Inception-v3 to the file that --inception_weights takes.
 
     pip install -e '.[inception]'
     python tools/inception_weights.py pt_inception-2015-12-05-6726825d.pth inception.npz
 
-The port is the one that the pytorch-fid project gives out with its releases (the ImageNet network
+The port is the one that the pytorch-fid project publishes with its releases (the ImageNet network
 of TensorFlow's inception-2015-12-05, 1008 classes). It is read by `torch.load(weights_only=True)`,
 which runs no code of the file. Batch norm is folded into the convolutions, in float64.
 """
