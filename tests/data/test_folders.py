@@ -125,7 +125,7 @@ def test_what_stands_beside_the_splits_is_left_out_and_said(tmp_path, capsys):
 def test_a_folder_without_images_says_what_it_holds(tmp_path):
     save(tmp_path / '.cache' / 'a.png')
     (tmp_path / 'a.npy').write_text('no picture')
-    with pytest.raises(UserError, match=r'found none in .*left out 2 files: 1 hidden or of the s'):
+    with pytest.raises(UserError, match=r'found none in .*left out 2 files: 1 hidden or system'):
         load_images(settings(tmp_path))
 
 
