@@ -4,20 +4,20 @@
 
 Targets: v5e:2x4, v5e:16x16, v5p:8x8x8, v6e:16x16 and whatever else libtpu has by that scheme
 (pip install '.[tpu]'), and h100x8 (pip install jax-cuda12-plugin jax-cuda12-pjrt). The pmapped step
-is the one that training runs, for batch = chains = --batch_per_device x devices. One JSON line:
+is that of the training, for batch = chains = --batch_per_device x devices. One JSON line:
 
-    flops                 a device and step, counted from shapes
-    argument_bytes, temp_bytes      of a device, by the compiler's plan
-    bytes_needed          of a device: arguments, results and temporaries, what they share once
-    all_reduce_bytes      that a device contributes to the all-reduces of a step
+    flops                 per device and step, counted from shapes
+    argument_bytes, temp_bytes      per device, by the compiler's plan
+    bytes_needed          per device: arguments, results and temporaries, shared bytes once
+    all_reduce_bytes      of a device's contribution to the all-reduces of a step
     compile_seconds
     estimated_ms          TPU: the compiler's cycle estimates of all instructions, a loop's body
-                          times its trips, at the chip's clock. A model, not a measurement
-    estimated_peak_share  TPU: what `flops` take at the chip's bfloat16 peak, over that
+                          times its iterations, at the chip's clock. Not a measurement
+    estimated_peak_share  TPU: the time of `flops` at the chip's bfloat16 peak, divided by that
 
---text=FILE keeps the compiled text, --top=20 prints the costliest instructions of a TPU's.
---largest adds `largest_batch_per_device`, which still fits in the device's `memory` by the
-compiler's plan, and the `largest_bytes` that it needs; that takes two compilations more.
+--text=FILE saves the compiled text, --top=20 prints a TPU's most expensive instructions.
+--largest adds `largest_batch_per_device`, the largest that fits in the device's `memory` by the
+compiler's plan, and its `largest_bytes`; this takes two more compilations.
 """
 
 import dataclasses

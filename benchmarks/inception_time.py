@@ -1,9 +1,9 @@
-"""Times Inception-v3's features on a CPU: the plain network beside its forms for a CPU.
+"""Times Inception-v3's features on a CPU: the plain network and the one written for a CPU.
 
     python benchmarks/inception_time.py inception.npz
 
-One JSON line: milliseconds an image of CPU and of wall time, medians of the turns, in batches of 64
-and of 8, and the largest difference of a feature over the largest feature.
+One JSON line: milliseconds per image of CPU and wall time, medians, in batches of 64 and of 8, and
+the largest difference of a feature divided by the largest feature.
 """
 
 import json

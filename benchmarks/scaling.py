@@ -1,22 +1,21 @@
-"""Times the training step on 1, 2, 4 and 8 devices, with as much work a device, and as much in all.
+"""Times the training step on 1, 2, 4 and 8 devices, with equal work per device or in all.
 
     python benchmarks/scaling.py --config=configs/digits.py --devices=1,2,4,8
     python benchmarks/scaling.py --config=configs/digits.py --devices=2,4 --processes=2
 
-Where there is a CPU alone its devices are simulated, --processes for each number of them. They
-share its cores, so that time there tells of overhead only: of what it costs to divide the same
-work, not of how fast many devices are. A JSON line a point:
+On a CPU the devices are simulated, in --processes processes. They share its cores, so times show
+only the overhead of dividing the same work, not how fast many devices are. One JSON line per point:
 
-    name                weak: --batch_per_device images and chains a device; strong: --batch in all
+    name                weak: --batch_per_device images and chains each; strong: --batch in all
     num_devices, num_processes, batch_size, platform
     ms, cpu_ms          of a step: wall time, and CPU time over all threads and processes; medians
                         of --calls
     steps_per_second, images_per_second     by wall time
     all_reduce_bytes    that a device contributes to the all-reduces of a step
-    efficiency          images a second and device over those of the first point of that name
-    cpu_overhead        CPU time an image over that of the first point, less 1 (on CPUs)
+    efficiency          images per second and device, divided by those of the name's first point
+    cpu_overhead        CPU time per image divided by that of the first point, minus 1 (on CPUs)
 
---config.steps_per_call=10 times steps of which ten share a call.
+--config.steps_per_call=10 times steps with ten per call.
 """
 
 import dataclasses

@@ -1,25 +1,25 @@
-"""Times the training step and its parts, beside PyTorch's where --peer=torch is given.
+"""Times the training step and its parts, with --peer=torch also PyTorch's.
 
     python benchmarks/step_time.py --config=configs/cifar10.py --batch_size=64 --peer=torch
 
-A JSON line a variant: `ms` of wall time (devices synchronized), `cpu_ms` over all threads, medians
-of --turns turns in which everything takes its turn; `images_per_second` by wall time; `peak_bytes`
-by the compiler's own analysis. The variants are
+One JSON line per variant: `ms` of wall time (devices synchronized), `cpu_ms` over all threads,
+medians of --turns rounds in which each variant is timed once; `images_per_second` by wall time;
+`peak_bytes` by the compiler's analysis. The variants are
 
     chain          the Langevin chain
     energy, vae    the two updates
-    step           the whole step, input included
-    input          what the host does for a step: the order of the images, and gathering them
-    compile        the step: `ms` from nothing, `cached_ms` with the compilation cache
+    step           the complete step, input included
+    input          the host's work for a step: the order of the images, and gathering them
+    compile        the step: `ms` without, `cached_ms` with the compilation cache
     floor          the step's products, counted from shapes, at the best rate of a plain matrix
                    product in this run
     torch_...      the same parts in PyTorch, eager and by torch.compile; on a GPU each also as a
                    CUDA graph
 
-and last, with a peer, `ratio` and `ratio_chain`: the best peer's time over ours, above 1 is ahead;
-CPU time on a CPU, wall time on an accelerator. PyTorch runs in a process of its own, by
---peer_python where this Python has none. Where the processor has no bfloat16 products, the peer of
---dtype=bfloat16 is the faster of PyTorch's two precisions.
+and last, with a peer, `ratio` and `ratio_chain`: the best peer's time divided by ours, above 1 we
+are faster; CPU time on a CPU, wall time on an accelerator. PyTorch runs in a separate process, with
+--peer_python if this Python does not have it. If the processor has no bfloat16 products, the peer
+of --dtype=bfloat16 is the faster of PyTorch's two precisions.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ _BATCH_SIZE = flags.DEFINE_integer('batch_size', 0, "In place of the config's; c
 _DTYPE = flags.DEFINE_enum('dtype', None, ['float32', 'bfloat16'], "In place of the config's.")
 _PEER = flags.DEFINE_enum('peer', None, ['torch'], 'What to compare with.')
 _PEER_PYTHON = flags.DEFINE_string('peer_python', sys.executable, 'A Python that has PyTorch.')
-_TURNS = flags.DEFINE_integer('turns', 5, 'How often each takes its turn.', lower_bound=1)
+_TURNS = flags.DEFINE_integer('turns', 5, 'How often each is timed.', lower_bound=1)
 
 PARTS = ('chain', 'energy', 'vae', 'step')
 NUM_IMAGES = 50_000

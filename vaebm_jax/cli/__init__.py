@@ -1,1 +1,1 @@
-"""The command line: its modes, its flags, and the config file that it names."""
+"""The command line: modes, flags, and the config file."""

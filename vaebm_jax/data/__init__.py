@@ -1,1 +1,1 @@
-"""Where images come from, in which order, and what is known of them."""
+"""Data sets, the order of images, and conditions (what is observed of an image)."""

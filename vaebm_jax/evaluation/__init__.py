@@ -1,1 +1,1 @@
-"""What a trained model is worth, in numbers."""
+"""Scores of trained models."""

@@ -1,1 +1,1 @@
-"""MCMC and annealing for any energy function: JAX and arrays alone."""
+"""MCMC and annealing for any energy function, by JAX alone."""
