@@ -63,7 +63,7 @@ def with_params(states, name, change):
     return states.replace(**{name: state.replace(params=jax.tree.map(change, state.params))})
 
 
-def test_other_parameters_settings_and_samplers_share_no_parts(tiny_config, states, tmp_path):
+def test_other_parameters_settings_and_stages_share_no_parts(tiny_config, states, tmp_path):
     others = [
         with_params(states, name, change)
         for name in ('energy', 'encoder', 'decoder')

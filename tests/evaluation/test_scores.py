@@ -77,7 +77,7 @@ def test_evaluate_names_its_numbers(tiny_config, run, weights, tmp_path):
 def test_every_image_is_told_and_the_stages_are_timed(
     tiny_config, run, weights, monkeypatch, capsys
 ):
-    """The features of three samplers, what an interrupted run had among them."""
+    """The features of three stages, what an interrupted run had among them."""
     told = {}
 
     @contextlib.contextmanager

@@ -25,9 +25,9 @@ _PART = 512
 
 
 class Draws:
-    """`num_samples` samples by each of several samplers, with the same z and the same noise.
+    """`num_samples` samples by each of several stages, with the same z and the same noise.
 
-    The samplers are the method's, such as `ancestral` and `refined`, and `refined_2x`, by a second
+    The stages are the method's, such as `ancestral` and `refined`, and `refined_2x`, by a second
     chain as long as the first. Sample i depends only on the seed and i. A sequence of parts, dicts
     of `[n, H, W, C]` float32; each is cached on disk until `discard`.
     """
@@ -38,14 +38,14 @@ class Draws:
         states: States,
         config: Config,
         num_samples: int,
-        samplers: tuple[str, ...],
+        stages: tuple[str, ...],
     ):
         """`states` have the parameters to use as `params`."""
-        self.config, self.num_samples, self.samplers = config, num_samples, samplers
+        self.config, self.num_samples, self.stages = config, num_samples, stages
         self.devices = jax.local_devices()
         self.states = place_states(states, self.devices)
         models = fingerprint({name: model.params for name, model in states.models.items()})
-        what = [to_json(config), int(states.step), models, list(samplers)]
+        what = [to_json(config), int(states.step), models, list(stages)]
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
         self.folder = workdir / 'samples' / 'parts' / name
 
@@ -86,12 +86,12 @@ class Draws:
             place_rows(chain_keys(key, size, first), self.devices) for key in generate_keys(key)
         )
         part = _sample(keys, self.states, self.config)
-        if 'refined_2x' in self.samplers:
+        if 'refined_2x' in self.stages:
             num_steps = self.config.langevin.num_steps
             part['refined_2x'] = refine(
                 keys[1], self.states, self.config, part['refined'], num_steps, num_steps
             )
-        return {name: np.asarray(part[name][:_PART]) for name in self.samplers}
+        return {name: np.asarray(part[name][:_PART]) for name in self.stages}
 
 
 @jax.jit(static_argnames='config')

@@ -27,7 +27,7 @@ from vaebm_jax.training import checkpoints
 from vaebm_jax.training.parallel import place_rows
 from vaebm_jax.training.progress import say_checkpoint
 
-_LENGTHS = {'refined': 1}  # Langevin steps of a sampler, in training lengths, where it has some.
+_LENGTHS = {'refined': 1}  # Langevin steps of a stage, in training lengths, where it has some.
 _BATCH = 64  # Images a call of Inception-v3 and device.
 _CPU_BATCH = 8  # There: what lies between its layers is small enough to be held from call to call.
 _MAX_DIAGNOSED = 1000
@@ -53,7 +53,7 @@ def evaluate(
     Args:
       config: of the run; `config.langevin` may differ from it.
       workdir: of the run; `evaluation.json` is written there.
-      num_samples: by each sampler.
+      num_samples: of each stage.
       inception_weights: the file of `load_inception`; without it there are no Frechet distances,
         no precision and no recall.
       reference_split: which real images the samples are compared with.
@@ -79,15 +79,15 @@ def evaluate(
         check_splits(config.data, 'train', 'test')  # The diagnostics are of both.
     if has_energy(config) or (weights is not None and reference_split != 'train'):
         checkpoints.warn_of_seen_images(workdir, result['checkpoint_step'], config)
-    samplers = samplers_of(config)
-    draws = Draws(workdir, states, config, num_samples, tuple(samplers))
+    stages = stages_of(config)
+    draws = Draws(workdir, states, config, num_samples, tuple(stages))
     times = {}
 
     @contextlib.contextmanager
-    def timed(stage):
+    def timed(work):
         began = time.perf_counter()
         yield
-        times[stage] = time.perf_counter() - began
+        times[work] = time.perf_counter() - began
 
     def features(part, advance=None):
         if weights is None:
@@ -104,15 +104,15 @@ def evaluate(
                 refuse_too_few(images, reference_split, '--inception_weights')
                 reference = reference_statistics(weights, images, cache or workdir)
             about = {'reference_split': reference_split, 'reference_size': reference.count}
-        kept = {name: [] for name in samplers}
+        kept = {name: [] for name in stages}
         with timed('drawing'):
             for part in draws:
                 for name, images in part.items():
                     if sum(map(len, kept[name])) < _MAX_DIAGNOSED:
                         kept[name].append(images)
-        scores = {name: Scores() for name in samplers}
+        scores = {name: Scores() for name in stages}
         if weights is not None:
-            total = len(samplers) * num_samples
+            total = len(stages) * num_samples
             with (
                 timed('features of samples'),
                 log.counted('features of samples', 'images', total) as advance,
@@ -120,14 +120,14 @@ def evaluate(
                 for index in range(len(draws)):
                     for name, values in features(draws[index], advance).items():
                         scores[name].add(values)
-        for name, lengths in samplers.items():
+        for name, lengths in stages.items():
             result[name] = {
                 'num_samples': num_samples,
                 'langevin_steps': lengths * config.langevin.num_steps,
             }
         if weights is not None:
             with timed('comparison with real images'):
-                for name in samplers:
+                for name in stages:
                     result[name] |= about | scores[name].against(reference)
         if has_energy(config):
             samples = {name: np.concatenate(parts) for name, parts in kept.items()}
@@ -136,7 +136,7 @@ def evaluate(
                 result['diagnostics'] = diagnose(states, config, samples, count)
         write_json(workdir / 'evaluation.json', result)
         draws.discard()
-        for line in table(result, samplers):
+        for line in table(result, stages):
             log.say(line)
         log.say('time: ' + ', '.join(f'{name} {spent:.0f} s' for name, spent in times.items()))
         log.say(f'finished: {workdir / "evaluation.json"}')
@@ -303,22 +303,22 @@ def _fingerprint(weights, images):
     return fingerprint((weights, images))[:24]
 
 
-def samplers_of(config: Config) -> dict[str, int]:
-    """The samplers of a run that are scored, and their Langevin steps, in training lengths."""
-    names = METHODS[config.method].samplers
+def stages_of(config: Config) -> dict[str, int]:
+    """The stages of a run that are scored, and their Langevin steps, in training lengths."""
+    names = METHODS[config.method].stages
     lengths = {name: _LENGTHS.get(name, 0) for name in names}
     return lengths | ({'refined_2x': 2} if 'refined' in names else {})
 
 
-def table(result: dict, samplers: Iterable[str]) -> list[str]:
-    """The scores as lines for a terminal, a column per sampler; '' where one has no such score."""
-    samplers = list(samplers)
-    warnings = [result[sampler].get('warning') for sampler in samplers]
-    names = dict.fromkeys(name for sampler in samplers for name in result[sampler])
+def table(result: dict, stages: Iterable[str]) -> list[str]:
+    """The scores as lines for a terminal, a column per stage; '' where one has no such score."""
+    stages = list(stages)
+    warnings = [result[stage].get('warning') for stage in stages]
+    names = dict.fromkeys(name for stage in stages for name in result[stage])
     names.pop('warning', None)
-    lines = [f'{"":20s}' + ''.join(f'{sampler:>16s}' for sampler in samplers)]
+    lines = [f'{"":20s}' + ''.join(f'{stage:>16s}' for stage in stages)]
     for name in names:
-        values = [result[sampler].get(name, '') for sampler in samplers]
+        values = [result[stage].get(name, '') for stage in stages]
         cells = [f'{v:16.4g}' if isinstance(v, float) else f'{v!s:>16s}' for v in values]
         lines.append(f'{name:20s}' + ''.join(cells))
     lines += [f'warning: {warning}' for warning in dict.fromkeys(filter(None, warnings))]

@@ -54,7 +54,7 @@ def table(images: chex.Array) -> Image.Image:
 
 def captions(config: Config) -> list[str]:
     """A caption for each stage of the method's samples, in the order of `generate_by`."""
-    return [words.format(config=config) for words in METHODS[config.method].samplers.values()]
+    return [words.format(config=config) for words in METHODS[config.method].stages.values()]
 
 
 def side_by_side(path: str | os.PathLike, grids: dict[str, chex.Array]) -> None:

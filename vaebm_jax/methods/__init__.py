@@ -33,7 +33,7 @@ class Method(NamedTuple):
       sample: `(keys, states, config, num_samples, condition) -> {stage: images}`, with the states'
         `params`. The two keys, of starting points and of chains, are `[num_samples]` each: sample i
         depends only on keys i.
-      samplers: the stages of a sample in order, with a description in which `{config...}` is filled
+      stages: the stages of a sample in order, with a description in which `{config...}` is filled
         in. A method with a stage `refined` has a model `energy`, which refines the stage before.
       init_memory: `(key, config) -> pytree`: the initial `States.memory`; None: there is none.
       warm_start: the step of the first `config.warmup_steps` iterations; None: `step` itself.
@@ -46,7 +46,7 @@ class Method(NamedTuple):
     roles: dict[str, Role]
     step: Callable[..., tuple[States, Metrics]]
     sample: Callable[..., dict[str, chex.Array]]
-    samplers: dict[str, str]
+    stages: dict[str, str]
     init_memory: Callable[[chex.PRNGKey, Config], Any] | None = None
     warm_start: Callable[..., tuple[States, Metrics]] | None = None
     progress: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ METHODS = {
         roles={'energy': ENERGY, 'encoder': ENCODER, 'decoder': DECODER},
         step=vaebm.train_step,
         sample=vaebm.sample,
-        samplers={
+        stages={
             'ancestral': _DECODED,
             'refined': 'after {config.langevin.num_steps} Langevin steps',
         },
@@ -78,7 +78,7 @@ METHODS = {
         roles={'encoder': ENCODER, 'decoder': DECODER},
         step=vae.vae_step,
         sample=vae.sample,
-        samplers={'ancestral': _DECODED},
+        stages={'ancestral': _DECODED},
         progress=(_RATE_AND_DISTORTION,),
         unused=(
             'num_chains',
@@ -144,7 +144,7 @@ def progress_words(metrics: dict[str, float], config: Config) -> str:
 
 def has_energy(config: Config) -> bool:
     """Whether the method trains an energy, which refines samples."""
-    return 'refined' in METHODS[config.method].samplers
+    return 'refined' in METHODS[config.method].stages
 
 
 def is_unused(name: str, config: Config) -> bool:

@@ -74,7 +74,7 @@ def generate_by(
 def _generate(key_prior, key_langevin, states, config, num_samples, first):
     keys = tuple(chain_keys(key, num_samples, first) for key in (key_prior, key_langevin))
     drawn = METHODS[config.method].sample(keys, states, config, num_samples)
-    return tuple(drawn[name] for name in METHODS[config.method].samplers)
+    return tuple(drawn[name] for name in METHODS[config.method].stages)
 
 
 def recover(
@@ -156,7 +156,7 @@ def _recover(key_prior, key_langevin, states, config, condition, chains):
         jax.vmap(jax.random.fold_in, (None, 0))(key, chains) for key in (key_prior, key_langevin)
     )
     drawn = METHODS[config.method].sample(keys, states, config, len(chains), condition)
-    names = tuple(METHODS[config.method].samplers)
+    names = tuple(METHODS[config.method].stages)
     return drawn[names[0]], drawn[names[-1]]
 
 

@@ -81,8 +81,8 @@ def sample(
     states = averaged(states) if ema else states
     folder = local_folder(workdir) / 'samples'
     say_checkpoint('sample', int(states.step), workdir, config)
-    samplers = METHODS[config.method].samplers
-    draws = Draws(local_folder(workdir), states, config, num_samples, samplers)
+    stages = METHODS[config.method].stages
+    draws = Draws(local_folder(workdir), states, config, num_samples, stages)
     draws.share(lambda part: None)
 
     def finish():
@@ -91,7 +91,7 @@ def sample(
         discard_others(folder, config)
         log.say(
             f'finished: {folder}/{", ".join(names)}; {num_samples:,} images each in '
-            f'{", ".join(f"{name}.npz" for name in samplers)} and folders of PNGs'
+            f'{", ".join(f"{name}.npz" for name in stages)} and folders of PNGs'
         )
 
     distributed.agreed(finish)
@@ -100,7 +100,7 @@ def sample(
 def write_samples(draws: Draws, folder: pathlib.Path) -> None:
     """Writes the samples as arrays and as PNG files; then deletes their cached parts."""
     parts = list(draws)
-    for name in draws.samplers:
+    for name in draws.stages:
         images = np.concatenate([part[name] for part in parts])
         with whole_file(folder / f'{name}.npz') as file:
             np.savez(file, images=images)

@@ -12,7 +12,7 @@ from vaebm_jax.data.sources import density_of
 from vaebm_jax.evaluation.diagnostics import metropolis
 from vaebm_jax.evaluation.point_scores import geometry_of, kl_histogram, lines, sample_weights
 from vaebm_jax.evaluation.sample_cache import Draws
-from vaebm_jax.evaluation.scores import samplers_of, table
+from vaebm_jax.evaluation.scores import stages_of, table
 from vaebm_jax.figures import grids, plots
 from vaebm_jax.figures.grids import Picture
 from vaebm_jax.methods import METHODS, has_energy
@@ -68,8 +68,8 @@ def sample_points(
     states = averaged(states) if ema else states
     folder = local_folder(workdir) / 'samples'
     say_checkpoint('sample', int(states.step), workdir, config)
-    samplers = METHODS[config.method].samplers
-    draws = Draws(local_folder(workdir), states, config, num_samples, samplers)
+    stages = METHODS[config.method].stages
+    draws = Draws(local_folder(workdir), states, config, num_samples, stages)
     samples = gathered(draws)
     for name, points in samples.items():
         with whole_file(folder / f'{name}.npz') as file:
@@ -90,7 +90,7 @@ def draw_points(path: str | os.PathLike, config: Config, *drawn: np.ndarray) -> 
 
 
 def gathered(draws: Draws) -> dict[str, np.ndarray]:
-    """All samples, `{sampler: [N, 1, 1, 2]}`."""
+    """All samples, `{stage: [N, 1, 1, 2]}`."""
     parts = list(draws)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -108,16 +108,16 @@ def evaluate_points(
     Args:
       config: of the run; `config.langevin` may differ from it.
       workdir: of the run; `evaluation.json` is written there.
-      num_samples: of each sampler.
+      num_samples: of each stage.
       step: of the checkpoint; None: the newest.
       ema: use the averaged parameters.
 
     Returns:
       The content of `evaluation.json`: `kl_data_energy` and the other divergences of
-      `geometry.divergences`; for the energy's density and each sampler `mode_weights`, divided by
+      `geometry.divergences`; for the energy's density and each stage `mode_weights`, divided by
       the true ones (1 is right), their `least` and `most`, and the share of points `off_modes`; for
-      each sampler `kl_data_histogram`, and the same for as many points of the data. For a method
-      without an energy only the ancestral sampler's.
+      each stage `kl_data_histogram`, and the same for as many points of the data. For a method
+      without an energy only the ancestral stage's.
 
     Raises:
       UserError: if there is no such checkpoint.
@@ -133,13 +133,13 @@ def evaluate_points(
         result |= geometry_of(states, config, at_rest=True)
         result['acceptance'] = metropolis(key, states, config)
         report = lines(result)
-    samplers = samplers_of(config)
-    draws = Draws(workdir, states, config, num_samples, tuple(samplers))
+    stages = stages_of(config)
+    draws = Draws(workdir, states, config, num_samples, tuple(stages))
     samples = gathered(draws)
     density = density_of(config.data)
     truth = density.draw(num_samples, seed=config.seed)
     floor = kl_histogram(density, truth)
-    for name, lengths in samplers.items():
+    for name, lengths in stages.items():
         points = samples[name].reshape(-1, 2)
         result[name] = {
             'num_samples': num_samples,
@@ -152,9 +152,9 @@ def evaluate_points(
     draws.discard()
     shown = {
         name: {key: value for key, value in result[name].items() if key != 'mode_weights'}
-        for name in samplers
+        for name in stages
     }
-    for line in (*report, *table(shown, samplers)):
+    for line in (*report, *table(shown, stages)):
         log.say(line)
     log.say(f'finished: {workdir / "evaluation.json"}')
     return result

@@ -88,7 +88,7 @@ def evaluate_recovery(
 ) -> dict:
     """Scores a checkpoint's recoveries and fills without a network: `evaluation.json`.
 
-    The samplers are `ancestral` (one per image), `refined` (the same refined), `mean` of an image's
+    The stages are `ancestral` (one per image), `refined` (the same refined), `mean` of an image's
     refined recoveries, `mean_ancestral` of its ancestral ones, `best` of the refined ones by PSNR
     in the hole, and every `fill_<name>`. Frechet distances, precision and recall compare recovered
     and true holes, cut out if all have one size. A method without an energy has `ancestral`, the
@@ -163,7 +163,7 @@ def recoveries(
     num_recoveries: int,
     ema: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Recoveries by each sampler, one image per condition: `{sampler: [N, H, W, C]}`."""
+    """Recoveries by each stage, one image per condition: `{stage: [N, H, W, C]}`."""
     key = jax.random.key(config.seed, impl=config.generator)
     drawing = _tracked(len(condition) * num_recoveries)
     ancestral, refined = recover(key, states, config, condition, num_recoveries, ema, drawing)
@@ -259,15 +259,15 @@ def sample_recoveries(
     key = jax.random.key(config.seed, impl=config.generator)
     drawing = _tracked(len(condition) * num_recoveries)
     drawn = recover(key, states, config, condition, num_recoveries, ema, drawing)
-    samplers = METHODS[config.method].samplers
-    for name, images in zip(samplers, drawn, strict=False):
+    stages = METHODS[config.method].stages
+    for name, images in zip(stages, drawn, strict=False):
         with whole_file(folder / f'{name}.npz') as file:
             np.savez(file, images=images)
     draw_rows(folder / 'recovery.png', condition, *drawn, truth)
     discard_others(folder, config)
     log.say(
         f'finished: {folder}/recovery.png; {num_recoveries} recoveries each of {len(truth)} images '
-        f'of {split} in {" and ".join(f"{name}.npz" for name in samplers)}'
+        f'of {split} in {" and ".join(f"{name}.npz" for name in stages)}'
     )
 
 

@@ -88,20 +88,20 @@ def _metrics(path):
 
 
 def scores(evaluation: dict) -> dict:
-    """The table of `evaluation.json`: a row a score, a column a sampler."""
-    samplers = {
+    """The table of `evaluation.json`: a row a score, a column a stage."""
+    stages = {
         name: row
         for name, row in evaluation.items()
         if isinstance(row, dict) and 'num_samples' in row
     }
     hidden = ('warning', 'mode_weights')
-    names = dict.fromkeys(name for row in samplers.values() for name in row if name not in hidden)
+    names = dict.fromkeys(name for row in stages.values() for name in row if name not in hidden)
     return {
         'step': evaluation['checkpoint_step'],
         'ema': evaluation['ema'],
-        'head': ['', *samplers],
-        'rows': [[name, *(row.get(name) for row in samplers.values())] for name in names],
-        'warnings': dict.fromkeys(row['warning'] for row in samplers.values() if 'warning' in row),
+        'head': ['', *stages],
+        'rows': [[name, *(row.get(name) for row in stages.values())] for name in names],
+        'warnings': dict.fromkeys(row['warning'] for row in stages.values() if 'warning' in row),
         'has_distances': any(name.startswith(('fd_', 'fid', 'kl_')) for name in names),
     }
 
