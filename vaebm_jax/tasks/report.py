@@ -120,12 +120,12 @@ def pictures(folder: pathlib.Path, config: Config) -> dict:
     ]
     modes = dict.fromkeys(picture.mode for picture in expected.values())
     steps = sorted(folder.glob('step_*.png'))
-    revised = ': before and after revision' if has_energy(config) else ''
+    stages = ': ancestral and refined' if has_energy(config) else ''
     return {
         'drawn': drawn,
         'modes': list(modes) if len(drawn) < len(expected) else [],
         'previews': [
-            _png(path, f'While training, at step {int(path.stem.removeprefix("step_")):,}{revised}')
+            _png(path, f'While training, at step {int(path.stem.removeprefix("step_")):,}{stages}')
             for path in dict.fromkeys([*steps[:1], *steps[-1:]])
         ],
     }
