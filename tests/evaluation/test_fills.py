@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 
 from vaebm_jax.config import ConditionConfig, DataConfig
 from vaebm_jax.data.batch import as_pixels
-from vaebm_jax.data.conditions import hint_of, make_condition, seen_of
+from vaebm_jax.data.conditions import fill_of, make_condition, observed_of
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.evaluation.fills import EdgeRidge, fills, resize, shrink
 from vaebm_jax.evaluation.metrics import psnr
@@ -25,12 +25,12 @@ def test_fills_are_what_they_are_called():
     condition = make_condition(KEY, jnp.asarray(images), ConditionConfig('center_hole'))
     filled = fills(condition, HOLE)
     assert set(filled) == {'fill_grey', 'fill_mean', 'fill_harmonic', 'fill_biharmonic'}
-    seen = np.asarray(seen_of(condition))[..., 0]
+    seen = np.asarray(observed_of(condition))[..., 0]
     for result in filled.values():
         np.testing.assert_allclose(result[seen], images[seen], atol=1e-6)
     assert np.all(filled['fill_grey'][~seen] == 0.0)
     np.testing.assert_allclose(filled['fill_mean'][1, 16, 16], images[1][seen[1]].mean(0), 1e-5)
-    np.testing.assert_allclose(filled['fill_harmonic'], hint_of(condition), atol=1e-3)
+    np.testing.assert_allclose(filled['fill_harmonic'], fill_of(condition), atol=1e-3)
     # What is smooth in its slopes follows a smooth image better than what is smooth in its values.
     score = {name: psnr(images, result, ~seen).mean() for name, result in filled.items()}
     assert score['fill_biharmonic'] > score['fill_harmonic'] > score['fill_mean']
@@ -52,7 +52,7 @@ def test_the_ridge_finds_what_the_surroundings_tell():
     train, test = images[:200], images[200:]
     condition = make_condition(KEY, test, ConditionConfig('center_hole', hole_size=0.5))
     filled = fills(condition, ConditionConfig('center_hole'), train)
-    region = ~np.asarray(seen_of(condition))[..., 0]
+    region = ~np.asarray(observed_of(condition))[..., 0]
     score = {name: psnr(test, result, region).mean() for name, result in filled.items()}
     assert score['fill_ridge'] > score['fill_harmonic'] + 10.0
 
@@ -66,9 +66,9 @@ def test_the_ridge_in_parts_is_scikit_learns_of_all():
     hint, _ = in_parts.hint(whole)
     flat = lambda images: shrink(images).reshape(len(images), -1)
     ridge = Ridge(alpha=1000.0).fit(flat(hint), flat(whole - hint))
-    hint, is_seen = in_parts.hint(test)
+    hint, is_observed = in_parts.hint(test)
     missing = resize(ridge.predict(flat(hint)).reshape(-1, 32, 32, 3), 48)
-    expected = np.where(is_seen, hint, hint + missing).clip(-1.0, 1.0)
+    expected = np.where(is_observed, hint, hint + missing).clip(-1.0, 1.0)
     np.testing.assert_allclose(in_parts(test), expected, atol=1e-4)
     np.testing.assert_allclose(EdgeRidge(train, HOLE)(test), expected, atol=1e-4)
     assert np.abs(expected - hint).max() > 0.01
@@ -82,7 +82,9 @@ def test_profiles_go_on_behind_the_hole():
     for profiles in (0.0, 0.75):
         config = ConditionConfig('random_hole', edge_profiles=profiles)
         condition = make_condition(KEY, jnp.asarray(images), config)
-        errors.append(np.abs(hint_of(condition) - images)[~np.asarray(seen_of(condition))[..., 0]])
+        errors.append(
+            np.abs(fill_of(condition) - images)[~np.asarray(observed_of(condition))[..., 0]]
+        )
     assert errors[1].mean() < 0.5 * errors[0].mean()
 
 
@@ -102,7 +104,7 @@ def test_the_harmonic_fill_of_facades_is_as_good_as_measured_elsewhere():
     condition = jax.jit(make_condition, static_argnums=2)(
         KEY, truth, ConditionConfig('center_hole')
     )
-    filled = np.round((np.asarray(hint_of(condition)) + 1.0) * 127.5) / 127.5 - 1.0
-    hole = ~np.asarray(seen_of(condition))[..., 0]
+    filled = np.round((np.asarray(fill_of(condition)) + 1.0) * 127.5) / 127.5 - 1.0
+    hole = ~np.asarray(observed_of(condition))[..., 0]
     np.testing.assert_allclose(psnr(truth, filled, hole).mean(), 15.78, atol=0.01)
     np.testing.assert_allclose(psnr(truth, filled).mean(), 21.80, atol=0.01)

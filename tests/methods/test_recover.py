@@ -1,4 +1,4 @@
-"""Conditional models: what is seen stays, and what is hidden follows p(hidden | seen)."""
+"""Conditional models: observed pixels stay, and missing ones follow p(missing | observed)."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from vaebm_jax.config import (
     NetworkConfig,
     VAEConfig,
 )
-from vaebm_jax.data.conditions import hint_of, join, seen_of
+from vaebm_jax.data.conditions import fill_of, join, observed_of
 from vaebm_jax.methods.chains import run_chain
 from vaebm_jax.methods.parts import truth_loss, vae_loss
 from vaebm_jax.methods.vae import vae_step
@@ -72,7 +72,7 @@ def test_the_conditional_chain_samples_the_conditional_gaussian():
     """U = ½ xᵀ P x: hidden given seen is N(-P_hh⁻¹ P_hs seen, P_hh⁻¹), up to the step size."""
     root = np.random.default_rng(3).normal(size=(4, 4))
     precision = root @ root.T + 0.5 * np.eye(4)
-    is_seen = np.array([True, False, False, True])
+    is_observed = np.array([True, False, False, True])
     seen = np.array([0.9, 0.0, 0.0, -0.6])
     step_size, num_steps, num_chains = 0.3, 400, 20_000
 
@@ -82,7 +82,7 @@ def test_the_conditional_chain_samples_the_conditional_gaussian():
 
     energy = TrainState.create(apply_fn=network, params={}, tx=optax.sgd(1.0), ema_params={})
     image = jnp.tile(jnp.asarray(seen, jnp.float32).reshape(1, 2, 2, 1), (num_chains, 1, 1, 1))
-    condition = join(image, jnp.tile(jnp.asarray(is_seen).reshape(1, 2, 2), (num_chains, 1, 1)))
+    condition = join(image, jnp.tile(jnp.asarray(is_observed).reshape(1, 2, 2), (num_chains, 1, 1)))
     config = Config(
         langevin=LangevinConfig(step_size=step_size),
         energy=EnergyConfig(reference_std=0.0, scale=1.0),
@@ -91,13 +91,19 @@ def test_the_conditional_chain_samples_the_conditional_gaussian():
     refined, _ = run_chain(KEY, energy, config, image, num_steps, condition)
     x = np.asarray(refined, np.float64).reshape(num_chains, 4)
 
-    hidden = precision[np.ix_(~is_seen, ~is_seen)]
-    mean = -np.linalg.solve(hidden, precision[np.ix_(~is_seen, is_seen)] @ seen[is_seen])
+    hidden = precision[np.ix_(~is_observed, ~is_observed)]
+    mean = -np.linalg.solve(
+        hidden, precision[np.ix_(~is_observed, is_observed)] @ seen[is_observed]
+    )
     covariance = np.linalg.inv(hidden @ (np.eye(2) - step_size**2 / 4 * hidden))
-    np.testing.assert_array_equal(x[:, is_seen], np.tile(np.float32(seen[is_seen]), (len(x), 1)))
+    np.testing.assert_array_equal(
+        x[:, is_observed], np.tile(np.float32(seen[is_observed]), (len(x), 1))
+    )
     deviation = np.sqrt(np.diag(covariance))
-    assert np.all(np.abs(x[:, ~is_seen].mean(axis=0) - mean) < 4 * deviation / num_chains**0.5)
-    np.testing.assert_allclose(np.cov(x[:, ~is_seen].T), covariance, atol=0.04 * deviation.max())
+    assert np.all(np.abs(x[:, ~is_observed].mean(axis=0) - mean) < 4 * deviation / num_chains**0.5)
+    np.testing.assert_allclose(
+        np.cov(x[:, ~is_observed].T), covariance, atol=0.04 * deviation.max()
+    )
 
 
 @pytest.mark.parametrize('updates', ['hidden', 'all'])
@@ -105,7 +111,7 @@ def test_what_is_seen_stays_bit_for_bit(updates):
     config = hole_config()
     config.condition.updates = updates
     states, batch = shaken(jit_states(KEY, config)), batch_of(config)
-    seen = np.asarray(seen_of(batch.condition))[..., 0]
+    seen = np.asarray(observed_of(batch.condition))[..., 0]
     guess, refined = recover(KEY, states, config, batch.condition, num_recoveries=3)
     assert guess.shape == refined.shape == (4, 3, 8, 8, 3)
     for result in (guess, refined):
@@ -128,7 +134,7 @@ def test_an_untrained_guess_is_the_hint():
     config = hole_config()
     condition = batch_of(config).condition
     guess, _ = recover(KEY, jit_states(KEY, config), config, condition, num_recoveries=1)
-    np.testing.assert_array_equal(guess[:, 0], hint_of(condition))
+    np.testing.assert_array_equal(guess[:, 0], fill_of(condition))
 
 
 @pytest.mark.parametrize('size', [8, 10, 13])
@@ -149,7 +155,7 @@ def test_u_net_hears_z_and_the_condition():
     decoder, batch = shaken(jit_states(KEY, config)).decoder, batch_of(config)
     z = jnp.zeros((4, 4))
     guess = decode(decoder, z, batch.condition)
-    hidden = ~np.asarray(seen_of(batch.condition))[..., 0]
+    hidden = ~np.asarray(observed_of(batch.condition))[..., 0]
     assert np.all(decode(decoder, z + 1.0, batch.condition)[hidden] != guess[hidden])
     swapped = decode(decoder, z, batch.condition.at[:, 0].multiply(-1.0))
     assert np.mean(swapped[hidden] != guess[hidden]) > 0.5

@@ -249,9 +249,9 @@ def test_a_condition_joins_the_decoders_latent():
     variables = parameters(net, z, condition)
     images = apply(net, variables, z, condition)
     joined = apply(net, variables, jnp.concatenate([z, condition.reshape(4, -1)], axis=-1))
-    hint, is_seen = condition[..., :1], condition[..., 1:] > 0.5
+    hint, is_observed = condition[..., :1], condition[..., 1:] > 0.5
     np.testing.assert_allclose(
-        images, np.where(is_seen, hint, hint + np.arctanh(joined)), rtol=1e-4, atol=1e-4
+        images, np.where(is_observed, hint, hint + np.arctanh(joined)), rtol=1e-4, atol=1e-4
     )
     assert jnp.any(jnp.abs(images - apply(net, variables, z, condition + 1.0)) > 0.1)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vaebm_jax.config import ConditionConfig, Config, DataConfig, validate
 from vaebm_jax.data.batch import as_pixels
-from vaebm_jax.data.conditions import CONDITIONS, Condition, join, seen_of
+from vaebm_jax.data.conditions import CONDITIONS, Condition, join, observed_of
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.evaluation.metrics import psnr
 from vaebm_jax.runtime.errors import UserError
@@ -21,14 +21,16 @@ from vaebm_jax.tasks import recovery
 def second_columns(keys, image, config):
     """Every second column is hidden; its hint is the column before it."""
     del keys, config
-    is_seen = jnp.broadcast_to(jnp.arange(image.shape[2]) % 2 == 0, image.shape[:3])
-    return join(jnp.repeat(image[:, :, ::2], 2, axis=2), is_seen)
+    is_observed = jnp.broadcast_to(jnp.arange(image.shape[2]) % 2 == 0, image.shape[:3])
+    return join(jnp.repeat(image[:, :, ::2], 2, axis=2), is_observed)
 
 
-def white(image, is_seen, config):
+def white(image, is_observed, config):
     """Of a user's own mask: white where pixels are hidden."""
     del config
-    return join(jnp.where(is_seen[..., jnp.newaxis], image, 1.0)[None], jnp.asarray(is_seen)[None])
+    return join(
+        jnp.where(is_observed[..., jnp.newaxis], image, 1.0)[None], jnp.asarray(is_observed)[None]
+    )
 
 
 def even_sizes(config):
@@ -91,7 +93,7 @@ def test_a_photograph_with_a_mask_has_the_rows_own_hint(config, tmp_path, monkey
         mask_file=str(tmp_path / 'mask.png'),
         output_file=str(tmp_path / 'out.png'),
     )
-    np.testing.assert_array_equal(seen_of(given[0])[0, ..., 0], mask == 0)
+    np.testing.assert_array_equal(observed_of(given[0])[0, ..., 0], mask == 0)
     assert np.all(given[0][0, ..., 0][mask > 0] == 1.0)
     with Image.open(tmp_path / 'out.png') as image:
         np.testing.assert_array_equal(np.asarray(image)[mask == 0], pixels[mask == 0])

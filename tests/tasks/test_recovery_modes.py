@@ -25,7 +25,7 @@ from vaebm_jax.config import (
     VAEConfig,
 )
 from vaebm_jax.data.batch import to_uint8
-from vaebm_jax.data.conditions import fixed_condition, of_mask, seen_of
+from vaebm_jax.data.conditions import fixed_condition, observed_of, of_mask
 from vaebm_jax.data.image_files import read_image
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import recovery
@@ -226,14 +226,14 @@ def test_a_photograph_without_a_mask(kind, tmp_path, monkeypatch):
 def test_a_mask_of_a_box_is_the_hole_that_models_were_trained_with(run):
     _, config = load(run)
     image = smooth_images(1, 16)[0]
-    is_seen = np.ones((16, 16), bool)
-    is_seen[4:12, 4:12] = False
-    condition = of_mask(image, is_seen, config.condition)
+    is_observed = np.ones((16, 16), bool)
+    is_observed[4:12, 4:12] = False
+    condition = of_mask(image, is_observed, config.condition)
     expected = fixed_condition(image[None], config.condition)
     np.testing.assert_allclose(condition, expected, atol=1e-6)
-    is_seen[4, 4] = True
-    other = of_mask(image, is_seen, config.condition)
-    np.testing.assert_array_equal(seen_of(other)[0, ..., 0], is_seen)
+    is_observed[4, 4] = True
+    other = of_mask(image, is_observed, config.condition)
+    np.testing.assert_array_equal(observed_of(other)[0, ..., 0], is_observed)
 
 
 def test_bad_photographs_and_masks_are_named(run, tmp_path):
@@ -449,7 +449,7 @@ def test_a_conditional_run_is_recovered_with_and_others_are_not(tmp_path, tiny_c
 def test_fixed_conditions_are_the_same_every_time():
     images = np.zeros((5, 16, 16, 1), np.float32)
     config = ConditionConfig('center_hole', jitter=0.3)
-    seen = np.asarray(seen_of(jax.device_get(fixed_condition(images, config))))[..., 0]
+    seen = np.asarray(observed_of(jax.device_get(fixed_condition(images, config))))[..., 0]
     expected = np.ones((16, 16), bool)
     expected[4:12, 4:12] = False
     np.testing.assert_array_equal(seen, np.tile(expected, (5, 1, 1)))

@@ -88,7 +88,7 @@ def _condition_or_none(config: Config) -> Wrong:
             yield 'condition.kind', reads
         return
     if config.data.headroom:
-        stays = '0 where condition.kind is not none: what is seen stays as it is'
+        stays = '0 where condition.kind is not none: observed pixels stay as they are'
         yield 'data.headroom', stays
     if config.num_chains % config.batch_size:
         multiple = f'a multiple of batch_size = {config.batch_size} where images have a condition'

@@ -1,10 +1,10 @@
-"""What is seen of an image, and the best guess of the rest that needs no learning.
+"""Conditions: the observed part of an image, and an initial fill of the rest without learning.
 
-A condition is `[B, H, W, C + 1]`: C channels of a *hint* and one of the *mask*, 1 where a pixel is
-seen. Where it is seen the hint is the pixel itself. Elsewhere it is the harmonic fill, the
-smoothest surface that meets what is seen; of a grey or a small image it is that image, and the
-mask is 0 everywhere, since no pixel is known exactly. Networks read both and predict what the hint
-lacks.
+A condition is `[B, H, W, C + 1]`: C channels of the *initial fill* and one of the *mask*, 1 where a
+pixel is observed. There the fill is the pixel itself. Elsewhere it is the harmonic fill, the
+smoothest surface that meets the observed pixels. Of a grey or a small image the fill is that image,
+and the mask is 0 everywhere, since no pixel is known exactly. Networks read both and predict the
+residual.
 """
 
 import dataclasses
@@ -28,10 +28,10 @@ _CORNERS = 6  # Of a stroke.
 def make_condition(
     key: chex.PRNGKey, image: chex.Array, config: ConditionConfig, first: chex.Numeric = 0
 ) -> chex.Array | None:
-    """What the models are told of images, `[B, H, W, C + 1]`; None where the kind is none.
+    """The condition of images, `[B, H, W, C + 1]`; None where the kind is none.
 
     Args:
-      key: one key; what is drawn for image i follows `first + i`. Or `[B]` keys, one an image.
+      key: one key, from which image i draws by `first + i`; or `[B]` keys, one per image.
       image: `[B, H, W, C]`, pixels in [-1, 1].
       config: the kind of condition.
       first: the index of the first image in the global batch.
@@ -44,52 +44,52 @@ def make_condition(
 def from_rectangles(
     image: chex.Array, corners: chex.Array, shape: tuple[int, int], profiles: float = 0.0
 ) -> chex.Array:
-    """The condition of images `[B, H, W, C]` and a rectangle hidden in each, seen all around.
+    """The condition of images `[B, H, W, C]` with a missing rectangle each, observed all around.
 
     Args:
-      image: pixels in the rectangle do not count.
-      corners: `[B, 2]`, where each rectangle begins.
-      shape: its rows and columns, the same of all.
-      profiles: factor of `edge_profiles` in the hint.
+      image: pixels in the rectangle are ignored.
+      corners: `[B, 2]`, the first row and column of each rectangle.
+      shape: rows and columns of all rectangles.
+      profiles: factor of `edge_profiles` in the initial fill.
     """
-    hint = fill_rectangles(image, corners, shape)
-    is_seen = ~inside(corners, shape, image.shape[1:3])
+    fill = fill_rectangles(image, corners, shape)
+    is_observed = ~inside(corners, shape, image.shape[1:3])
     if profiles:
-        behind = hint + profiles * edge_profiles(image, corners, shape)
-        hint = jnp.where(is_seen[..., jnp.newaxis], hint, jnp.clip(behind, -1.0, 1.0))
-    return join(hint, is_seen)
+        behind = fill + profiles * edge_profiles(image, corners, shape)
+        fill = jnp.where(is_observed[..., jnp.newaxis], fill, jnp.clip(behind, -1.0, 1.0))
+    return join(fill, is_observed)
 
 
 @functools.partial(jax.jit, static_argnames='config')
 def fixed_condition(image: chex.Array, config: ConditionConfig) -> chex.Array:
-    """What models are told outside training: always the same of image i, and no hole strays."""
+    """The condition outside training: always the same for image i, and holes are not shifted."""
     return make_condition(jax.random.key(0), image, dataclasses.replace(config, jitter=0.0))
 
 
 @jax.jit
-def from_mask(image: chex.Array, is_seen: chex.Array) -> chex.Array:
-    """The condition of images `[B, H, W, C]` and any masks `[B, H, W]` bool, True where seen."""
-    return join(harmonic_fill(image, is_seen), is_seen)
+def from_mask(image: chex.Array, is_observed: chex.Array) -> chex.Array:
+    """The condition of images `[B, H, W, C]` and masks `[B, H, W]` bool, True where observed."""
+    return join(harmonic_fill(image, is_observed), is_observed)
 
 
-def join(hint: chex.Array, is_seen: chex.Array) -> chex.Array:
-    """A condition of its two parts."""
-    return jnp.concatenate([hint, is_seen[..., jnp.newaxis].astype(hint.dtype)], axis=-1)
+def join(fill: chex.Array, is_observed: chex.Array) -> chex.Array:
+    """A condition from its initial fill and its mask."""
+    return jnp.concatenate([fill, is_observed[..., jnp.newaxis].astype(fill.dtype)], axis=-1)
 
 
-def hint_of(condition: chex.Array) -> chex.Array:
-    """`[..., C]`: what is seen, and the guess without learning elsewhere."""
+def fill_of(condition: chex.Array) -> chex.Array:
+    """`[..., C]`: observed pixels, and the initial fill elsewhere."""
     return condition[..., :-1]
 
 
-def seen_of(condition: chex.Array) -> chex.Array:
-    """`[..., 1]` bool: the pixels that are seen."""
+def observed_of(condition: chex.Array) -> chex.Array:
+    """`[..., 1]` bool: the mask of observed pixels."""
     return condition[..., -1:] > 0.5
 
 
-def keep_seen(x: chex.Array, condition: chex.Array | None) -> chex.Array:
-    """`x` with what is seen in its place, bit for bit."""
-    return x if condition is None else jnp.where(seen_of(condition), hint_of(condition), x)
+def keep_observed(x: chex.Array, condition: chex.Array | None) -> chex.Array:
+    """`x` with the observed pixels restored, bit for bit."""
+    return x if condition is None else jnp.where(observed_of(condition), fill_of(condition), x)
 
 
 def to_gray(image: chex.Array) -> chex.Array:
@@ -101,7 +101,7 @@ def to_gray(image: chex.Array) -> chex.Array:
 
 
 def to_low_resolution(image: chex.Array, factor: int) -> chex.Array:
-    """Means over blocks of `factor` pixels a side, and those brought back to size bicubically."""
+    """Means over blocks of `factor` x `factor` pixels, resized bicubically to the image's size."""
     num_images, height, width, channels = image.shape
     small = (num_images, height // factor, factor, width // factor, factor, channels)
     return jax.image.resize(image.reshape(small).mean(axis=(2, 4)), image.shape, 'cubic')
@@ -125,7 +125,7 @@ def _random_hole(keys, image, config):
 def _hole(image, config):
     """The rows and columns of a hole, and the last place for its corner.
 
-    A hole keeps at least one seen pixel around it.
+    At least one observed pixel stays on each side of it.
     """
     size = image.shape[1:3]
     shape = tuple(min(max(1, round(config.hole_size * pixels)), pixels - 2) for pixels in size)
@@ -142,8 +142,8 @@ def _lower_half(keys, image, config):
     top = height // 2
     corners = jnp.tile(jnp.array([[top, 0]], jnp.int32), (len(image), 1))
     shape = (height - top, width)
-    hint = fill_rectangles(image, corners, shape, ((True, False), (False, False)))
-    return join(hint, ~inside(corners, shape, (height, width)))
+    fill = fill_rectangles(image, corners, shape, ((True, False), (False, False)))
+    return join(fill, ~inside(corners, shape, (height, width)))
 
 
 def _free_form(keys, image, config):
@@ -176,12 +176,12 @@ def inside(corners: chex.Array, shape: tuple[int, int], size: tuple[int, int]) -
 
 
 def free_form(keys: chex.PRNGKey, size: tuple[int, int], side: float) -> chex.Array:
-    """Masks `[B, H, W]` of brush strokes, True where seen.
+    """Masks `[B, H, W]` of brush strokes, True where observed.
 
-    A few random polygonal lines, as wide as it takes to hide just the area of a hole of that side.
+    A few random polygonal lines, wide enough to cover the area of a square hole of that side.
     """
     height, width = size
-    num_hidden = min(max(1, round(side * height) * round(side * width)), height * width - 1)
+    num_missing = min(max(1, round(side * height) * round(side * width)), height * width - 1)
     points = np.float32(np.stack(np.indices(size), axis=-1)).reshape(-1, 1, 2)
 
     def draw(key):
@@ -198,36 +198,36 @@ def free_form(keys: chex.PRNGKey, size: tuple[int, int], side: float) -> chex.Ar
         offset = points - begin - along * share[..., jnp.newaxis]
         distance = jnp.min(jnp.sum(offset**2, -1), axis=-1)
         rank = jnp.argsort(jnp.argsort(distance))  # Each pixel's, nearest first.
-        return (rank >= num_hidden).reshape(size)
+        return (rank >= num_missing).reshape(size)
 
     return jax.lax.map(draw, keys)
 
 
-def of_mask(image: np.ndarray, is_seen: np.ndarray, config: ConditionConfig) -> np.ndarray:
-    """The condition `[1, H, W, C + 1]` of one image: with edge profiles if a box is hidden.
+def of_mask(image: np.ndarray, is_observed: np.ndarray, config: ConditionConfig) -> np.ndarray:
+    """The condition `[1, H, W, C + 1]` of one image: with edge profiles if a box is missing.
 
-    Of another region the hint is the harmonic fill.
+    Of another region the initial fill is harmonic.
 
     Args:
-      image: `[H, W, C]`, pixels in [-1, 1]; hidden ones do not count.
-      is_seen: `[H, W]` bool, any mask.
+      image: `[H, W, C]`, pixels in [-1, 1]; missing ones are ignored.
+      is_observed: `[H, W]` bool, any mask.
       config: of the models.
     """
-    rows, columns = (np.flatnonzero((~is_seen).any(axis=axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero((~is_observed).any(axis=axis)) for axis in (1, 0))
     shape = (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1)
     has_rim = all(
         line[0] > 0 and line[-1] < pixels - 1
-        for line, pixels in zip((rows, columns), is_seen.shape, strict=True)
+        for line, pixels in zip((rows, columns), is_observed.shape, strict=True)
     )
-    if has_rim and (~is_seen).sum() == shape[0] * shape[1]:
+    if has_rim and (~is_observed).sum() == shape[0] * shape[1]:
         corner = np.array([[rows[0], columns[0]]])
         return from_rectangles(image[None], corner, shape, config.edge_profiles)
-    return from_mask(image[None], is_seen[None])
+    return from_mask(image[None], is_observed[None])
 
 
 def _hole_needs(config):
     if config.data.image_size < 4:
-        yield 'data.image_size', 'at least 4 where pixels are hidden'
+        yield 'data.image_size', 'at least 4 where pixels are missing'
 
 
 def _gray_needs(config):
@@ -245,15 +245,15 @@ class Condition(NamedTuple):
     """A kind of condition.
 
     Attributes:
-      make: `(keys, image, config)`, a key an image, to the condition `[B, H, W, C + 1]` of images
-        `[B, H, W, C]`, or to None; called while compiling.
-      of_mask: `(image, is_seen, config)`, as the function `of_mask`: the same of one image and a
-        user's own mask; None: no pixel is hidden, and there are no masks.
-      is_harmonic: the hint, but for edge profiles, is the harmonic fill.
-      is_centered: outside training a rectangle in the middle is hidden, seen all around.
-      settings: of `config.condition`, that it uses; where it hides pixels `updates` is one, too.
-      needs: what other settings must be: goes through the wrong ones of a config, each
-        `(field, what would be right)`.
+      make: `(keys, image, config)`, one key per image, to the condition `[B, H, W, C + 1]` of
+        images `[B, H, W, C]`, or to None; called while compiling.
+      of_mask: `(image, is_observed, config)`, like the function `of_mask`: the condition of one
+        image and a user's mask; None: no pixel is missing, and there are no masks.
+      is_harmonic: whether the initial fill is harmonic, apart from edge profiles.
+      is_centered: whether outside training the missing region is a rectangle in the middle.
+      settings: the settings of `config.condition` that it uses, besides `updates`, which acts where
+        pixels are missing.
+      needs: `config -> (setting, what would be right)` for each setting that is wrong.
     """
 
     make: Callable[[chex.PRNGKey, chex.Array, ConditionConfig], chex.Array | None]
@@ -265,11 +265,11 @@ class Condition(NamedTuple):
 
     @property
     def hides_pixels(self) -> bool:
-        """Whether some pixels are seen and others hidden."""
+        """Whether some pixels are observed and others missing."""
         return self.of_mask is not None
 
 
-_HOLE = ('hole_size', 'edge_profiles')  # The latter of a box that a user masks, too.
+_HOLE = ('hole_size', 'edge_profiles')  # The latter also for a box in a user's mask.
 _hidden = functools.partial(Condition, of_mask=of_mask, is_harmonic=True, needs=_hole_needs)
 CONDITIONS = {
     'none': Condition(lambda keys, image, config: None),

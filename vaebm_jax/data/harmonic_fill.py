@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def harmonic_fill(image: chex.Array, is_seen: chex.Array) -> chex.Array:
+def harmonic_fill(image: chex.Array, is_observed: chex.Array) -> chex.Array:
     """Solves Laplace's equation in the missing region: each pixel is the mean of its neighbours.
 
     Observed pixels are the boundary values; the image's border has no flow. By conjugate gradients,
@@ -16,11 +16,11 @@ def harmonic_fill(image: chex.Array, is_seen: chex.Array) -> chex.Array:
 
     Args:
       image: `[B, H, W, C]`; its missing pixels are ignored.
-      is_seen: `[B, H, W]` bool, observed pixels; an image with none is filled with 0.
+      is_observed: `[B, H, W]` bool, observed pixels; an image with none is filled with 0.
     """
 
-    def fill(image, is_seen):
-        is_missing = ~is_seen[..., jnp.newaxis]
+    def fill(image, is_observed):
+        is_missing = ~is_observed[..., jnp.newaxis]
         observed = jnp.where(is_missing, 0.0, image)
         solve = functools.partial(
             jax.scipy.sparse.linalg.cg, tol=1e-5, maxiter=4 * (image.shape[0] + image.shape[1])
@@ -31,7 +31,7 @@ def harmonic_fill(image: chex.Array, is_seen: chex.Array) -> chex.Array:
         )
         return jnp.where(is_missing, filled, image)
 
-    return jax.vmap(fill)(image, is_seen)
+    return jax.vmap(fill)(image, is_observed)
 
 
 def _laplacian(x):

@@ -11,7 +11,7 @@ from scipy import linalg
 from skimage.restoration import inpaint_biharmonic
 
 from vaebm_jax.config import ConditionConfig
-from vaebm_jax.data.conditions import CONDITIONS, fixed_condition, from_mask, hint_of, seen_of
+from vaebm_jax.data.conditions import CONDITIONS, fill_of, fixed_condition, from_mask, observed_of
 from vaebm_jax.runtime import log
 
 _SMALL = 32  # Pixels per side of the ridge regression's images.
@@ -33,21 +33,21 @@ def fills(
         only for holes in the middle: else they are not read. None: without it.
     """
     condition = np.asarray(condition)
-    hint, is_seen = np.asarray(hint_of(condition)), np.asarray(seen_of(condition))
-    if not is_seen.any():
+    hint, is_observed = np.asarray(fill_of(condition)), np.asarray(observed_of(condition))
+    if not is_observed.any():
         return {'fill_hint': hint}
-    counts = np.maximum(is_seen.sum(axis=(1, 2), keepdims=True), 1)
-    means = np.sum(hint * is_seen, axis=(1, 2), keepdims=True) / counts
+    counts = np.maximum(is_observed.sum(axis=(1, 2), keepdims=True), 1)
+    means = np.sum(hint * is_observed, axis=(1, 2), keepdims=True) / counts
     kind = CONDITIONS[config.kind]
     if kind.is_harmonic:
         harmonic = fixed_condition(hint, dataclasses.replace(config, edge_profiles=0.0))
     else:
-        harmonic = from_mask(hint, is_seen[..., 0])
+        harmonic = from_mask(hint, is_observed[..., 0])
     filled = {
-        'fill_grey': np.where(is_seen, hint, 0.0),
-        'fill_mean': np.where(is_seen, hint, means),
-        'fill_harmonic': np.asarray(hint_of(harmonic)),
-        'fill_biharmonic': biharmonic(hint, is_seen[..., 0]),
+        'fill_grey': np.where(is_observed, hint, 0.0),
+        'fill_mean': np.where(is_observed, hint, means),
+        'fill_harmonic': np.asarray(fill_of(harmonic)),
+        'fill_biharmonic': biharmonic(hint, is_observed[..., 0]),
     }
     if config.edge_profiles or not kind.is_harmonic:
         filled['fill_hint'] = hint
@@ -56,13 +56,13 @@ def fills(
     return filled
 
 
-def biharmonic(hint: np.ndarray, is_seen: np.ndarray) -> np.ndarray:
+def biharmonic(hint: np.ndarray, is_observed: np.ndarray) -> np.ndarray:
     """Scikit-image's biharmonic inpainting, which has smooth slopes as well as values.
 
     S. Damelin, N. Hoang, On surface completion and image inpainting by biharmonic functions, 2018.
     """
     pairs = log.tracked(
-        zip(hint, ~is_seen, strict=True), 'biharmonic inpainting', 'images', len(hint)
+        zip(hint, ~is_observed, strict=True), 'biharmonic inpainting', 'images', len(hint)
     )
     filled = [inpaint_biharmonic(image, missing, channel_axis=-1) for image, missing in pairs]
     return np.clip(np.stack(filled), -1.0, 1.0).astype(np.float32)
@@ -111,14 +111,14 @@ class EdgeRidge:
     def hint(self, images):
         """The initial fill, and the mask of observed pixels."""
         condition = jax.device_get(fixed_condition(images, self.config))
-        return hint_of(condition), np.asarray(seen_of(condition))
+        return fill_of(condition), np.asarray(observed_of(condition))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """`[N, H, W, C]`: other images with the hole filled; pixels in the hole are ignored."""
-        hint, is_seen = self.hint(images)
+        hint, is_observed = self.hint(images)
         missing = (shrink(hint).reshape(len(hint), -1) - self.mean) @ self.weights
         missing = (missing + self.missing_mean).reshape(-1, _SMALL, _SMALL, hint.shape[-1])
-        filled = np.where(is_seen, hint, hint + resize(missing, hint.shape[1]))
+        filled = np.where(is_observed, hint, hint + resize(missing, hint.shape[1]))
         return np.clip(filled, -1.0, 1.0)
 
 

@@ -3,7 +3,7 @@
 import chex
 
 from vaebm_jax.config import Config
-from vaebm_jax.data.conditions import keep_seen, seen_of
+from vaebm_jax.data.conditions import keep_observed, observed_of
 from vaebm_jax.models.apply import decode, energy_of
 from vaebm_jax.models.states import States, TrainState
 from vaebm_jax.models.vae import sample_prior
@@ -69,6 +69,6 @@ def run_chain(
         noise_scale=config.langevin.noise_scale,
         max_drift=config.langevin.max_drift,
         first_step=first_step,
-        moves=~seen_of(condition) if hides else None,
+        moves=~observed_of(condition) if hides else None,
     )
-    return keep_seen(refined, condition), info
+    return keep_observed(refined, condition), info

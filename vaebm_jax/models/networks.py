@@ -26,7 +26,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from vaebm_jax.data.conditions import hint_of, keep_seen
+from vaebm_jax.data.conditions import fill_of, keep_observed
 from vaebm_jax.models.convolution import conv, depth_to_space
 from vaebm_jax.samplers.keys import fold_in
 
@@ -257,7 +257,7 @@ class Decoder(_Network):
             x = self.conv(channels, 3, 1, x, last='image', **last)
         if condition is None:
             return self.limit * jnp.tanh(x) if self.output == 'tanh' else x
-        return keep_seen(hint_of(condition) + x, condition)
+        return keep_observed(fill_of(condition) + x, condition)
 
     def modulate(self, x, z):
         """Each feature of a map times `1 + scale(z)`, plus `shift(z)`."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels, to_uint8
-from vaebm_jax.data.conditions import CONDITIONS, fixed_condition, hint_of, seen_of
+from vaebm_jax.data.conditions import CONDITIONS, fill_of, fixed_condition, observed_of
 from vaebm_jax.data.image_files import read_image, read_opacity
 from vaebm_jax.data.loading import first_images, held_out, image_parts
 from vaebm_jax.evaluation.fills import fills
@@ -196,7 +196,7 @@ def fidelity(truth: np.ndarray, images: np.ndarray, region: np.ndarray) -> dict[
 
 def missing(condition: np.ndarray) -> np.ndarray:
     """`[N, H, W]` bool: the missing pixels."""
-    return ~np.asarray(seen_of(condition))[..., 0]
+    return ~np.asarray(observed_of(condition))[..., 0]
 
 
 def holes(region: np.ndarray):
@@ -281,10 +281,10 @@ def draw_rows(
     """One row per image: observed, ancestral, recoveries, their mean, deviation, and truth."""
     show = slice(0, _NUM_ROWS)
     condition, truth = condition[show], truth[show]
-    is_seen = np.asarray(seen_of(condition))
-    observed = np.asarray(hint_of(condition))
-    if is_seen.any():
-        observed = np.where(is_seen, observed, 0.0)
+    is_observed = np.asarray(observed_of(condition))
+    observed = np.asarray(fill_of(condition))
+    if is_observed.any():
+        observed = np.where(is_observed, observed, 0.0)
     # Black where all recoveries agree, white where they differ by half of the range.
     deviation = refined[show].std(axis=1).mean(axis=-1, keepdims=True)
     deviation = np.broadcast_to(np.minimum(2.0 * deviation, 1.0) * 2.0 - 1.0, truth.shape)
@@ -357,17 +357,17 @@ def recover_file(
                 f'--mask must be of the size of --input, {width}x{height}, got '
                 f'{mask.width}x{mask.height}: {mask_file}'
             )
-        is_seen = np.asarray(mask) < 128
+        is_observed = np.asarray(mask) < 128
         # A pixel of the small image is observed if all pixels that it covers are.
         small = np.asarray(mask.resize((size, size), Image.Resampling.BOX))
-        if is_seen.all() or not (small == 0).any():
+        if is_observed.all() or not (small == 0).any():
             raise UserError(
                 '--mask must be white where the photograph is to be recovered and black elsewhere; '
-                f'all of it is {"black" if is_seen.all() else "white"}: {mask_file}'
+                f'all of it is {"black" if is_observed.all() else "white"}: {mask_file}'
             )
         condition = kind.of_mask(image, small == 0, config.condition)
     else:
-        is_seen = np.zeros((height, width), bool)
+        is_observed = np.zeros((height, width), bool)
         condition = fixed_condition(image[None], config.condition)
     if warning := untrained_energy(int(states.step), config):
         log.say(warning)
@@ -380,7 +380,7 @@ def recover_file(
         result = Image.fromarray(recovery[..., 0] if channels == 1 else recovery)
         if photo.size != result.size:
             result = result.resize(photo.size, Image.Resampling.BICUBIC)
-        result.paste(photo, mask=Image.fromarray(np.uint8(255 * is_seen)))
+        result.paste(photo, mask=Image.fromarray(np.uint8(255 * is_observed)))
         with whole_file(output) as file:
             result.save(file, suffix, quality=_QUALITY)
     log.say(f'finished: {", ".join(map(str, outputs))}')
