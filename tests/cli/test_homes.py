@@ -44,7 +44,7 @@ def home(tmp_path_factory):
     return home
 
 
-@pytest.mark.parametrize('apart', [False, True])
+@pytest.mark.parametrize('apart', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_home_directory_in_flags(home, tmp_path, apart):
     """bash leaves ~ after = alone."""
     flags = {'--config': '~/digits.py', '--workdir': f'~/runs/new/{apart}'}
@@ -93,7 +93,14 @@ def test_a_home_that_there_is_not_is_told_and_no_folder_is_made(tmp_path, path):
 
 
 @pytest.mark.parametrize(
-    'kind', ['no home', 'a file', 'a file below', 'a file of that name', 'no home known']
+    'kind',
+    [
+        'a file below',
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ('no home', 'a file', 'a file of that name', 'no home known')
+        ),
+    ],
 )
 def test_a_cache_that_cannot_be_written_ends_no_work(home, tmp_path, weights, kind):
     """Read-only folders are the same to it, but not to root, who may run this."""

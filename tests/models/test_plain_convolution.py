@@ -79,6 +79,7 @@ def test_plain_is_xlas_own_in_the_chain_and_in_every_update(kind):
             assert bool(own_forms(draw, states)) == has_own
 
 
+@pytest.mark.slow
 def test_a_step_and_samples_are_the_same_but_for_rounding():
     with jax.enable_x64(True):
         double = lambda leaf: leaf.astype('float64') if leaf.dtype == 'float32' else leaf

@@ -40,7 +40,15 @@ def end_of(workdir):
 
 
 @pytest.mark.parametrize(
-    'stderr', ['2>/dev/full', '2>&-', '>&- 2>&- <&-', '2>&1 >/dev/null | head -n 1', '2>&1 | :']
+    'stderr',
+    [
+        '2>/dev/full',
+        '>&- 2>&- <&-',
+        *(
+            pytest.param(stderr, marks=pytest.mark.slow)
+            for stderr in ('2>&-', '2>&1 >/dev/null | head -n 1', '2>&1 | :')
+        ),
+    ],
 )
 def test_a_run_whose_lines_cannot_be_written_is_finished(tiny_config, tmp_path, stderr):
     result = shell(
@@ -119,7 +127,7 @@ def test_several_hang_ups_are_one(tiny_config, tmp_path):
     assert process.returncode == 75 and 'interrupted: SIGHUP; step ' in errors, errors
 
 
-@pytest.mark.parametrize('ignored', [False, True])
+@pytest.mark.parametrize('ignored', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_hang_up_ends_other_modes_as_sigterm_does(tiny_config, tmp_path, ignored):
     train(tiny_config, tmp_path / 'run')
     arguments = [f'--workdir={tmp_path}/run', '--mode=sample', '--num_samples=200000']

@@ -17,7 +17,9 @@ from vaebm_jax.runtime.signals import noticed
 from vaebm_jax.training.loop import train
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    'number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_is_saved_and_goes_on_to_the_same_end(tiny_config, tmp_path, number):
     config = dataclasses.replace(tiny_config, num_steps=4000, log_every=200, checkpoint_every=0)
     process = start(config, tmp_path / 'run')

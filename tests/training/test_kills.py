@@ -29,7 +29,7 @@ def last_step(workdir):
     return json.loads(whole[-1])['step'] if whole else 0
 
 
-@pytest.mark.parametrize('num_kills', [8, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('num_kills', [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_run_killed_again_and_again_is_the_run_left_alone(tiny_config, tmp_path, num_kills):
     # Nearly all of its time goes into checkpoints and pictures, so that most kills hit one.
     config = dataclasses.replace(
