@@ -152,6 +152,7 @@ def numpy_step(key, step, data, theta, beta, log_std, alpha, config):
         'langevin/grad_norm_last': norms[-1],
         'langevin/motion': np.sqrt(np.mean((x - guess) ** 2)),
         'spread': np.sqrt(x.var(axis=0).mean() / data.var(axis=0).mean()),
+        'spread_ancestral': np.sqrt(guess.var(axis=0).mean() / data.var(axis=0).mean()),
     }
     return gradients, metrics
 

@@ -225,12 +225,12 @@ def chain_metrics(
     """Metrics of the chain: its motion and gradients, and the spread of its samples.
 
     `langevin/motion` is the root mean square change of a pixel. `spread` is the standard deviation
-    of the samples divided by that of the data (of a pixel over images): near 0 all samples are the
-    same.
+    of refined samples divided by that of the data (of a pixel over images), `spread_ancestral` that
+    of ancestral samples: near 0 all samples are the same.
     """
     moments = {
         name: (jnp.mean(x, axis=0), jnp.mean(jnp.square(x), axis=0))
-        for name, x in (('samples', refined), ('data', data))
+        for name, x in (('spread', refined), ('spread_ancestral', ancestral), ('data', data))
     }
     means = {
         'langevin/energy_start': jnp.mean(info['energy'][:1]),
@@ -244,5 +244,6 @@ def chain_metrics(
         for name, (first, second) in moments.items()
     }
     metrics['langevin/motion'] = jnp.sqrt(metrics.pop('motion'))
-    metrics['spread'] = jnp.sqrt(variance['samples'] / variance['data'])
+    for name in ('spread', 'spread_ancestral'):
+        metrics[name] = jnp.sqrt(variance[name] / variance['data'])
     return metrics
