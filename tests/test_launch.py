@@ -125,6 +125,36 @@ def test_a_local_process_that_fails_gives_its_status_and_a_second_signal_ends_al
     assert finished(process)[0] == 128 + signal.SIGKILL
 
 
+def test_cifar10_on_a_gpu_is_one_call(tmp_path):
+    python = stand_in(tmp_path, 'python', 'printf "%s\\n" "$PYTHONPATH" "$@"')
+    run = lambda *arguments, **environment: finished(
+        launch(tmp_path, 'cifar10_gpu.sh', *arguments, PYTHON=python, **environment)
+    )
+    images = tmp_path / 'my images.npy'
+    assert run('tfds', 'runs/x')[1].startswith('usage: ')
+    assert run(images, 'runs/x', '5') == (1, f'no file {images}\n')
+    images.touch()
+    status, printed = run(images, 'runs/x', '5', '--config.seed=1', INCEPTION_WEIGHTS='w.npz')
+    assert status == 0
+    assert printed.splitlines() == [
+        str(ROOT),
+        f'{ROOT}/benchmarks/timed_run.py',
+        f'--config={ROOT}/configs/cifar10.py:gpu',
+        '--workdir=runs/x',
+        '--minutes=5',
+        '--config.data.name=array',
+        f'--config.data.dir={images}',
+        '--inception_weights=w.npz',
+        '--config.seed=1',
+    ]
+    _, printed = run('tfds', 'runs/x', '5', CONFIG='other.py:paper', INCEPTION_WEIGHTS='')
+    assert printed.splitlines()[2:] == [
+        '--config=other.py:paper',
+        '--workdir=runs/x',
+        '--minutes=5',
+    ]
+
+
 @pytest.mark.parametrize(
     'status, restarts, requeued', [(0, 0, 0), (1, 0, 0), (75, 3, 1), (75, 100, 0)]
 )
