@@ -19,5 +19,5 @@ newest=${pictures[${#pictures[@]} - 1]}
 [ -e "$newest" ] || fail "No picture in $workdir/samples."
 echo
 echo "Open $newest"
-echo "Left: what the decoder guessed. Right: the same images after the energy's Langevin revision."
+echo "Left: the decoder's ancestral samples. Right: the same after the Langevin steps on the energy."
 echo "The pictures beside it show earlier steps."
