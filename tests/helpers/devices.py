@@ -39,8 +39,8 @@ def assert_close(results, select, tolerance):
     assert len(names) > 10
     for name in names:
         scale = np.abs(first[name]).max(initial=1e-3)
-        # Images are of 32 bits whatever JAX's switch, and so is their own part of a metric.
-        within = max(tolerance, 1e-6) if 'spread' in name else tolerance
+        # Images are of 32 bits whatever JAX's switch, and so are the sums of all their squares.
+        within = max(tolerance, 5e-6) if 'spread' in name else tolerance
         for other in others:
             np.testing.assert_allclose(
                 other[name] / scale, first[name] / scale, rtol=0, atol=within, err_msg=name

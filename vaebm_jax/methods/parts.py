@@ -229,7 +229,7 @@ def chain_metrics(
     of ancestral samples: near 0 all samples are the same.
     """
     moments = {
-        name: (jnp.mean(x, axis=0), jnp.mean(jnp.square(x), axis=0))
+        name: (jnp.mean(x, axis=0), jnp.mean(jnp.square(x)))
         for name, x in (('spread', refined), ('spread_ancestral', ancestral), ('data', data))
     }
     means = {
@@ -240,7 +240,7 @@ def chain_metrics(
     }
     moments, metrics = mean_over_devices((moments, means), axis_name)
     variance = {
-        name: jnp.maximum(jnp.mean(second - jnp.square(first)), 1e-12)
+        name: jnp.maximum(second - jnp.mean(jnp.square(first)), 1e-12)
         for name, (first, second) in moments.items()
     }
     metrics['langevin/motion'] = jnp.sqrt(metrics.pop('motion'))
