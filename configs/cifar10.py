@@ -13,7 +13,7 @@ many steps as fit in a given number of minutes.
     python -m vaebm_jax.main --config=configs/cifar10.py:small --workdir=runs/cifar10_small
 
 does the same at 16 pixels in smaller networks, on two CPU cores. Not good yet: after 4,500 steps,
-12.6 CPU minutes, samples are coloured grain with the outlines of things, and the chain changes
+12.9 CPU minutes, samples are coloured grain with the outlines of things, and the chain changes
 little (docs/experiments/cifar10_known_z.md).
 
     python -m vaebm_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
