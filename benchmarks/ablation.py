@@ -87,12 +87,9 @@ ROWS = {
 def changed(config: Config, settings: dict) -> Config:
     """The config with some settings, by dotted name, replaced."""
     for name, value in settings.items():
-        section, _, field = name.rpartition('.')
-        if section:
-            inner = dataclasses.replace(getattr(config, section), **{field: value})
-            config = dataclasses.replace(config, **{section: inner})
-        else:
-            config = dataclasses.replace(config, **{field: value})
+        section, field = name.split('.')
+        inner = dataclasses.replace(getattr(config, section), **{field: value})
+        config = dataclasses.replace(config, **{section: inner})
     return config
 
 

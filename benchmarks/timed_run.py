@@ -68,10 +68,11 @@ def main(argv):
     say('trained')
     with opened(workdir) as (_, steps):
         steps = sorted(steps, reverse=True)
-    score(config, workdir, steps[0], _NUM_SAMPLES.value)
+    last = score(config, workdir, steps[0], _NUM_SAMPLES.value)
     if _QUARTER_SAMPLES.value:
         for step in steps[1:]:
             score(config, workdir, step, _QUARTER_SAMPLES.value)
+        write_json(workdir / 'evaluation.json', last)  # Each evaluation wrote its own there.
 
 
 def say(line):
@@ -119,6 +120,7 @@ def score(config, workdir, step, num_samples):
     )
     write_json(workdir / f'evaluation_{step}.json', result)
     say(f'scored step {step}')
+    return result
 
 
 def run():

@@ -46,6 +46,7 @@ def test_a_run_of_so_many_minutes_ends_in_time_and_is_scored_by_quarters(tmp_pat
     of_last = json.loads((workdir / f'evaluation_{steps[-1]}.json').read_text())
     assert of_last['checkpoint_step'] == steps[-1] <= last
     assert of_last['refined']['num_samples'] == 16
+    assert json.loads((workdir / 'evaluation.json').read_text()) == of_last
     # The schedule ends with the run's own steps, not with the config's 1,000.
     assert len(list((workdir / 'samples').glob('*.png'))) == 4
 
