@@ -1,4 +1,4 @@
-"""From a checkpoint to a table of numbers: `evaluation.json`."""
+"""The scores of a checkpoint's samples, and what its energy tells apart: `evaluation.json`."""
 
 import contextlib
 import os
@@ -27,11 +27,11 @@ from vaebm_jax.training import checkpoints
 from vaebm_jax.training.parallel import place_rows
 from vaebm_jax.training.progress import say_checkpoint
 
-_LENGTHS = {'refined': 1}  # Langevin steps of a stage, in training lengths, where it has some.
-_BATCH = 64  # Images a call of Inception-v3 and device.
-_CPU_BATCH = 8  # There: what lies between its layers is small enough to be held from call to call.
+_LENGTHS = {'refined': 1}  # The length of a stage's chain, in those of training; others have none.
+_BATCH = 64  # Images in a call of Inception-v3, per device.
+_CPU_BATCH = 8  # On a CPU: memory is reused from call to call where activations are small.
 _MAX_DIAGNOSED = 1000
-_FEW = 1000  # Images whose precision and recall are uncertain by more than 0.016.
+_FEW = 1000  # With fewer images, precision and recall are uncertain by more than 0.016.
 
 
 def evaluate(
@@ -46,20 +46,20 @@ def evaluate(
     step: int | None = None,
     ema: bool = True,
 ) -> dict:
-    """Scores a checkpoint's samples and examines its energy, where the method has one.
+    """Scores a checkpoint's samples and, where the method has an energy, examines it.
 
-    Several processes share the drawing and the features of what is drawn; the first does the rest.
+    Several processes share the drawing of samples and their features; the first does the rest.
 
     Args:
-      config: of the run; `config.langevin` may differ from it.
-      workdir: of the run; `evaluation.json` is written there.
-      num_samples: of each stage.
+      config: the run's; `config.langevin` may differ.
+      workdir: the run's; `evaluation.json` is written there.
+      num_samples: how many, at each stage of the sampler.
       inception_weights: the file of `load_inception`; without it there are no Frechet distances,
         no precision and no recall.
-      reference_split: which real images the samples are compared with.
+      reference_split: the split of the real images that the samples are compared with.
       num_reference: how many of them, from the first on; the authors took 10,000.
-      cache: folder that keeps the statistics and features of real images, found again by their
-        content; None: the workdir.
+      cache: the folder that keeps statistics and features of real images, named by a hash of the
+        images and the weights; None: the workdir.
       step: which checkpoint; None: the newest.
       ema: draw with the averaged parameters.
 
@@ -153,12 +153,12 @@ def refuse_too_few(images: np.ndarray, split: str, flag: str) -> None:
 
 
 class Scores:
-    """What the scores of images are computed from, gathered from their features.
+    """What is gathered of a set of images to score it.
 
     Attributes:
-      moments: of the features, by width.
-      features: the widest themselves, parts `[n, D]`, until there are `MAX_IMAGES`.
-      logits: of the classes, parts `[n, 1008]`, where the network has them.
+      moments: the sums of the features and of their products, by the features' width.
+      features: the widest features of the first `MAX_IMAGES` images, in parts `[n, D]`.
+      logits: of the classes, in parts `[n, 1008]`; empty where the weights have no classifier.
     """
 
     def __init__(self):
@@ -170,7 +170,7 @@ class Scores:
         return next(iter(self.moments.values())).count
 
     def add(self, features: dict[int, np.ndarray]) -> None:
-        """Takes in the features of some images, by width."""
+        """Adds the features of some images, by width."""
         is_room = not self.moments or self.count < MAX_IMAGES
         for width, values in features.items():
             if width == NUM_CLASSES:
@@ -181,10 +181,10 @@ class Scores:
             self.features.append(features[max(self.moments)])
 
     def against(self, reference: 'Scores') -> dict:
-        """The scores, named by what they are.
+        """The scores by name; `warning` where there are too few images for one of them.
 
-        Precision and recall are by the widest features, of as many images of either, the first.
-        Where there are too few images for a score, `warning` says so.
+        Precision and recall are computed on the widest features of the first images, the same
+        number of either set.
         """
         result, warnings = {}, []
         for width, moments in self.moments.items():
@@ -222,10 +222,14 @@ def features_of(
     advance: Callable[..., None] | None = None,
     keep: Callable[..., dict[str, np.ndarray]] = kept,
 ) -> dict[int, np.ndarray]:
-    """Inception features of uint8 images by width, over all local devices.
+    """Inception features of uint8 images, by width, computed on all local devices.
 
-    In `folder` they are kept, and found again by the content of weights and images. `advance`, of
-    `log.counted`, is told how many are done; `keep` is `atomic_files.kept` or does as it does.
+    Args:
+      weights: of `load_inception`.
+      images: `[N, H, W, C]`, uint8.
+      folder: keeps the features under a hash of weights and images; None: nothing is kept.
+      advance: of `log.counted`; is told how many images are done.
+      keep: `atomic_files.kept`, or a function with its signature.
     """
     advance = advance or (lambda count, cached=False: None)
     devices = jax.local_devices()
@@ -254,12 +258,11 @@ def features_of(
 
 
 def reference_statistics(weights: Weights, images: np.ndarray, cache: str | os.PathLike) -> Scores:
-    """What the scores need of real images, kept in `cache` under a hash of weights and images.
+    """The `Scores` of real images without logits, kept in `cache` by a hash of weights and images.
 
-    That are the moments of the features by width, and the widest features of the first images.
-    Where that cannot be written, they are computed all the same, and one line says so.
+    Where the cache cannot be written, they are computed all the same, and one line says so.
     """
-    # Files named `reference-` are of earlier versions, and have the moments alone.
+    # Earlier versions wrote files named `reference-`, with the moments alone.
     path = at_home(cache) / f'real-images-{_fingerprint(weights, images)}.npz'
     parts = path.with_suffix('.parts')
     is_said = False
@@ -304,14 +307,14 @@ def _fingerprint(weights, images):
 
 
 def stages_of(config: Config) -> dict[str, int]:
-    """The stages of a run that are scored, and their Langevin steps, in training lengths."""
+    """The stages of the sampler that are scored, and each one's steps in lengths of training's."""
     names = METHODS[config.method].stages
     lengths = {name: _LENGTHS.get(name, 0) for name in names}
     return lengths | ({'refined_2x': 2} if 'refined' in names else {})
 
 
 def table(result: dict, stages: Iterable[str]) -> list[str]:
-    """The scores as lines for a terminal, a column per stage; '' where one has no such score."""
+    """The scores as lines of text, one column per stage; a cell is blank where there is none."""
     stages = list(stages)
     warnings = [result[stage].get('warning') for stage in stages]
     names = dict.fromkeys(name for stage in stages for name in result[stage])

@@ -1,10 +1,11 @@
-"""Convolution with its gradients written out, in the form that each platform computes fastest.
+"""2-D convolution whose gradients are written out, each platform in the form it runs fastest.
 
-GPUs and TPUs keep plain convolutions. On a CPU, JAX's own transpose rules are the trouble: they
-label the kernels of both gradients in orders other than `HWIO`, and inside a loop body XLA sends
-such a convolution down a naive path, 18 to 50 times slower. There the input gradient is an ordinary
-convolution of the cotangent with the flipped kernel, its channels swapped, and the kernel gradient
-a matrix product a tap; and where Winograd's form saves products, it serves for all three.
+On a GPU or a TPU, convolution and gradients are XLA's own. On a CPU, the gradients that JAX derives
+have kernels laid out in orders other than `HWIO`, and inside a loop XLA runs such a convolution 18
+to 50 times slower. So on a CPU the gradient with respect to the input is a convolution of the
+cotangent with the flipped kernel, input and output channels swapped; the gradient with respect to
+the kernel is one matrix product per tap; and where Winograd's form saves enough products, it
+replaces all three.
 """
 
 import functools
@@ -65,8 +66,8 @@ def _is_winograd(shape, kernel_shape, strides, padding):
 def _by_platform(fast, plain, *operands, dtype):
     """`fast` on a CPU, elsewhere `plain`; the result as `dtype`.
 
-    A TPU is handed bfloat16 in float32. It multiplies in bfloat16 nevertheless, by JAX's default
-    precision, and what lies between two convolutions need not be packed: a tenth of a step.
+    A TPU gets bfloat16 operands as float32. At JAX's default precision it multiplies them in
+    bfloat16 all the same, and packs nothing between two convolutions: a step takes a tenth less.
     """
     wide = lambda *arrays: plain(*map(winograd.wide, arrays))
     cast = lambda function: lambda *arrays: function(*arrays).astype(dtype)
@@ -103,7 +104,7 @@ def _kernel_grad(x, cotangent, kernel, strides, padding):
 def _kernel_grad_of_taps(x, cotangent, kernel_size, strides, padding):
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     if strides == (1, 1) and cotangent.shape[-1] < x.shape[-1]:
-        # The same sum over the pixels of x, which is the wider: it is the cotangent that moves.
+        # The same sum, the cotangent shifted in place of x, which has more channels to copy.
         behind = [(0, 0), *((size - 1, size - 1) for size in kernel_size), (0, 0)]
         grad = _products_of_taps(jnp.pad(cotangent, behind), x, kernel_size, strides)
         return jnp.flip(grad, (0, 1)).swapaxes(2, 3)
@@ -138,11 +139,14 @@ def conv(
 ) -> chex.Array:
     """Convolves `x` `[B, H, W, I]` with `kernel` `[h, w, I, O]`, as `lax.conv_general_dilated`.
 
-    Of bfloat16 it gives the sums in float32, as they are added up: a bias and an activation come
-    before the one rounding, and a bias's gradient is summed in float32.
+    It fits the `conv_general_dilated` of `flax.linen.Conv`; the keywords are what Flax passes.
 
-    It fits the `conv_general_dilated` of `flax.linen.Conv`. The keywords are those that Flax hands
-    over; they must have the values of a plain convolution.
+    Returns:
+      `[B, H', W', O]`, float32 for bfloat16 inputs: the sums are not rounded, so that a bias and an
+      activation come before the only rounding, and a bias's gradient is summed in float32.
+
+    Raises:
+      ValueError: for dilations, groups, a precision or negative padding.
     """
     dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
     if any(step != 1 for step in dilations) or feature_group_count != 1 or precision is not None:
@@ -160,7 +164,7 @@ def conv(
 
 
 def depth_to_space(x: chex.Array) -> chex.Array:
-    """Unfolds `[B, H, W, 4 C]` to `[B, 2 H, 2 W, C]`: a pixel's channels become a 2x2 block."""
+    """`[B, H, W, 4 C]` as `[B, 2 H, 2 W, C]`: a pixel's channels become a block of 2x2 pixels."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, 2, 2, channels // 4)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)

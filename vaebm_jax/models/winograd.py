@@ -1,12 +1,12 @@
-"""Convolution and its two gradients as a few matrix products, by Winograd's minimal filtering.
+"""2-D convolution and its two gradients with fewer multiplications: Winograd's minimal filtering.
 
-Along one axis, two neighbouring outputs of a filter of 2 taps cost 3 products in place of 4, of 3
-taps 4 in place of 6; over both axes 9 in place of 16 and 16 in place of 36. (S. Winograd,
-Arithmetic Complexity of Computations, 1980; A. Lavin, S. Gray, CVPR 2016.) The additional sums cost
-a few roundings: float32 stays within 2e-6 of the largest value.
+Along one axis, two neighbouring outputs of a filter with 2 taps take 3 products in place of 4, with
+3 taps 4 in place of 6; over both axes that is 9 in place of 16, and 16 in place of 36 (S. Winograd,
+Arithmetic Complexity of Computations, 1980; A. Lavin, S. Gray, CVPR 2016). It takes more additions,
+and with them a few more roundings: float32 results are within 2e-6 of the largest value.
 
-A filter of stride s is a filter of stride 1 over blocks of s x s pixels, with its taps grouped
-likewise: a 4x4 kernel of stride 2 has 2x2 taps over four times the channels.
+A filter of stride s is treated as a filter of stride 1 over blocks of s x s pixels: a 4x4 kernel of
+stride 2 has 2x2 taps over four times as many channels.
 """
 
 import functools
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# By the number of taps: the transforms of the input, of the filter and of the products, so that
+# The transforms of the inputs, of the filter and of the products, by the number of taps:
 # outputs = OUTPUT @ ((INPUT @ inputs) * (FILTER @ taps)).
 _INPUT = {
     2: ((1, -1, 0), (0, 1, 0), (0, -1, 1)),
@@ -36,7 +36,7 @@ _OUTPUT = {
 
 
 class _Axis(NamedTuple):
-    """One of the two spatial axes: two outputs per tile, the input padded to pairs of blocks."""
+    """One spatial axis: each tile has two outputs, and the input is padded to pairs of blocks."""
 
     size: int
     kernel: int
@@ -57,7 +57,7 @@ class _Axis(NamedTuple):
 
     @property
     def saving(self):
-        """The number of products of the plain convolution divided by that of this one."""
+        """How many times as many products a plain convolution takes."""
         return self.kernel * self.outputs / (self.tiles * (self.taps + 1) * self.stride)
 
     @property
@@ -66,7 +66,7 @@ class _Axis(NamedTuple):
 
     @property
     def missing(self):
-        """Padding before and after the image, up to full pairs of blocks."""
+        """The padding before and after the image that fills the pairs of blocks."""
         return self.padding[0], self.blocks * self.stride - self.size - self.padding[0]
 
 
@@ -81,7 +81,7 @@ def saving(
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
 ) -> float:
-    """The factor by which it saves products over the plain convolution; 0: not applicable.
+    """How many times as many products a plain convolution takes; 0 where this form does not exist.
 
     Args:
       shape: of the images, `[B, H, W, I]`.
@@ -118,7 +118,7 @@ def input_grad(
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
 ) -> chex.Array:
-    """The cotangent of `conv`'s `x`, of `shape` `[B, H, W, I]`: each of its steps transposed."""
+    """The gradient with respect to `x`, of shape `[B, H, W, I]`: `conv` transposed."""
     axes = _axes(shape, kernel.shape, strides, padding)
     rows, columns = axes
     product = functools.partial(_product, contracted=((1,), (1,)))
@@ -149,7 +149,7 @@ def kernel_grad(
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
 ) -> chex.Array:
-    """The cotangent of `conv`'s `kernel`, of `kernel_shape` `[h, w, I, O]`."""
+    """The gradient with respect to `kernel`, of `kernel_shape` `[h, w, I, O]`."""
     axes = _axes(x.shape, kernel_shape, strides, padding)
     product = functools.partial(_product, contracted=((0,), (0,)))
     dtype = np.promote_types(x.dtype, np.float32)
@@ -169,10 +169,10 @@ def _inputs(x, axes, dtype):
     """The transformed input: `[tiles of all images, channels of a block]` for each product."""
     rows, columns = axes
     x = _once(_pad(x, rows.missing, columns.missing))
-    x = x.reshape(*x.shape[:2], columns.blocks, -1)  # In each row a block's pixels are contiguous.
+    x = x.reshape(*x.shape[:2], columns.blocks, -1)  # In a row, a block's pixels become channels.
 
     def of_row(row):
-        """The transform of this row of each block: `[B, tiles, tiles, its channels]`."""
+        """The transform of one row of every block: `[B, tiles, tiles, channels of that row]`."""
 
         def block(i, j):
             first = i * rows.stride + row
@@ -220,23 +220,23 @@ def _product(a, b, contracted=((1,), (0,))):
 
 
 def wide(x):
-    """At least float32: XLA's CPU compiler rounds bfloat16 again at each copy of the data."""
+    """`x` in float32 or wider: XLA's CPU compiler rounds bfloat16 again whenever it copies."""
     return x.astype(np.promote_types(x.dtype, np.float32))
 
 
 def _once(x):
-    """With a row of zeros below: XLA's CPU compiler computes a pad once, all else for each use."""
+    """`x` and a row of zeros: XLA's CPU compiler keeps a pad, but recomputes most else per use."""
     return _pad(x, (0, 1), (0, 0))
 
 
 def _pad(x, rows, columns):
-    """Zeros around height and width; negative counts crop."""
+    """Pads height and width with zeros; negative counts crop."""
     counts = [(0, 0), rows, columns, *[(0, 0)] * (x.ndim - 3)]
     return lax.pad(x, jnp.zeros((), x.dtype), [(before, after, 0) for before, after in counts])
 
 
 def _combine(matrices, axes, table, transposed=False):
-    """`R @ table @ C.T` of a table of arrays, R and C being the matrices of rows and columns."""
+    """`R @ table @ C.T`, with R and C the matrices of the axes; the table's cells are arrays."""
     rows, columns = (np.array(matrices[axis.taps]) for axis in axes)
     if transposed:
         rows, columns = rows.T, columns.T
@@ -245,7 +245,7 @@ def _combine(matrices, axes, table, transposed=False):
 
 
 def _weighted(weights, parts):
-    """The weighted sum; factors of 0 and 1 cost nothing."""
+    """The weighted sum; weights of 0 and 1 cost no product."""
     terms = []
     for weight, part in zip(weights, parts, strict=True):
         if weight:

@@ -1,4 +1,4 @@
-"""A run on one page: `report.html`, which needs neither a server nor a network."""
+"""A run on one page, `report.html`, with all pictures inside: no server, no network."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ _TEMPLATE = pathlib.Path(__file__).with_name('report.html')
 
 
 class Figure(NamedTuple):
-    """A picture within the page; `kind` as `image/png`, `data` in base 64."""
+    """A picture of the page: `kind` is a media type such as `image/png`, `data` is base64."""
 
     caption: str
     kind: str
@@ -31,7 +31,7 @@ class Figure(NamedTuple):
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     """Writes `<workdir>/report.html`: scores, pictures, curves, diagnostics and the config.
 
-    What the workdir does not hold yet is named there, with the command that makes it.
+    Where a part is missing, the page gives the command that makes it.
 
     Returns:
       The page's path.
@@ -77,7 +77,7 @@ def _read(path, parse):
 
 
 def _metrics(path):
-    """The rows of `metrics.jsonl`, the half row of a killed run left out."""
+    """The rows of `metrics.jsonl`, up to a row that a killed run wrote half."""
     rows = []
     for line in (_read(path, str) or '').splitlines():
         try:
@@ -88,7 +88,7 @@ def _metrics(path):
 
 
 def scores(evaluation: dict) -> dict:
-    """The table of `evaluation.json`: a row a score, a column a stage."""
+    """The table of `evaluation.json`: one row per score, one column per stage."""
     stages = {
         name: row
         for name, row in evaluation.items()
@@ -107,7 +107,7 @@ def scores(evaluation: dict) -> dict:
 
 
 def pictures(folder: pathlib.Path, config: Config) -> dict:
-    """What the modes drew, which modes are yet to draw some, and previews of the training."""
+    """The pictures that modes have drawn, the modes that have yet to, and training's previews."""
     expected = {
         name: picture
         for name, picture in task_of(config).pictures.items()
@@ -132,7 +132,7 @@ def pictures(folder: pathlib.Path, config: Config) -> dict:
 
 
 def curves(rows: list[dict]) -> list[Figure]:
-    """A figure a metric: the gap between the energies first, then what the file holds."""
+    """One figure per metric, the gap between the two energies first."""
     rows = [row for row in rows if 'event' not in row]
     names = dict.fromkeys(name for row in rows for name in row)
     names = [name for name in names if name != 'step' and not name.startswith('energy_')]
@@ -158,7 +158,7 @@ def curves(rows: list[dict]) -> list[Figure]:
 
 
 def energy(evaluation: dict) -> dict:
-    """What `evaluation.json` tells of the energy; empty: nothing, for it is of recoveries."""
+    """What `evaluation.json` says of the energy; empty where it says nothing, as of recoveries."""
     if numbers := [[name, value] for name, value in evaluation.items() if name.startswith(NUMBERS)]:
         return {'numbers': numbers}
     if 'diagnostics' not in evaluation:
@@ -193,7 +193,7 @@ def energy(evaluation: dict) -> dict:
 
 
 def settings(config: Config) -> list[tuple[str, str, bool]]:
-    """Names, values, and whether they are not the default's; those that are not come first."""
+    """Name, value and whether it differs from the default; those that differ come first."""
     default = flatten(Config())
     rows = [
         (name, repr(value), value != default.get(name)) for name, value in flatten(config).items()
@@ -202,7 +202,7 @@ def settings(config: Config) -> list[tuple[str, str, bool]]:
 
 
 def number(value: object) -> object:
-    """A value as tables have it."""
+    """A value as the page's tables show it."""
     if value is None:
         return '–'
     if isinstance(value, float):
@@ -215,7 +215,7 @@ def _png(path, caption):
 
 
 def _svg(caption: str, draw: Callable[..., None], width: float, height: float) -> Figure:
-    """What `draw` makes of axes, of so many inches."""
+    """The figure that `draw` draws on axes; sizes in inches."""
     import matplotlib
     from matplotlib import figure
 
