@@ -133,7 +133,7 @@ def our_parts(config):
         )
 
     def energy(states, x):
-        return update_energy(states.energy, Batch(data), x, None, config)
+        return update_energy(states.energy, Batch(data), Batch(x), config)
 
     def vae(states, x):
         return update_vae(keys, keys, states.encoder, states.decoder, x, None, config)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vaebm_jax.data.batch import Batch
 from vaebm_jax.methods import Method, vaebm
 from vaebm_jax.methods.chains import run_chain
 from vaebm_jax.methods.devices import image_keys, local_chains, local_copy
@@ -62,7 +63,7 @@ def replay_step(key, states, batch, config, axis_name=None):
     energy = local_copy(states.energy, axis_name)
     keys_chain = keys.chain_keys(key_chain, num_chains, first)
     refined, _ = run_chain(keys_chain, energy, config, x, config.langevin.num_steps)
-    energy, metrics = update_energy(states.energy, batch, refined, None, config, axis_name)
+    energy, metrics = update_energy(states.energy, batch, Batch(refined), config, axis_name)
 
     num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     places = states.step * num_chains * num_devices + first + jnp.arange(num_chains)
@@ -89,7 +90,7 @@ def five_step(key, states, batch, config, axis_name=None):
     z = sample_prior(image_keys(key_z, batch, axis_name), len(batch.image), config.latent_dim)
     samples = decode(local_copy(states.decoder, axis_name), z)
     other, about = update_energy(
-        states.models['other_energy'], batch, samples, None, config, axis_name
+        states.models['other_energy'], batch, Batch(samples), config, axis_name
     )
     models, about_mean = learn_mean(states, batch, config, axis_name)
     metrics |= {f'other/{name}': value for name, value in (about | about_mean).items()}

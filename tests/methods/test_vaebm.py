@@ -128,9 +128,17 @@ def numpy_step(key, step, data, theta, beta, log_std, alpha, config):
     data_key = branch(jax.random.fold_in(key, step), 'data noise')
     noise = np.stack([draw(data_key, i) for i in range(len(data))])
     noisy = data + config.energy.data_noise * noise
+    start_std = config.energy.start_noise * (1.0 - step / config.energy.start_noise_steps)
+
+    def disguise(name, images):
+        start_key = branch(jax.random.fold_in(key, step), name)
+        draws = [draw(jax.random.fold_in(start_key, i), 0) for i in range(len(images))]
+        return images + start_std * np.stack(draws)
+
+    noisy, shown = disguise('energy data', noisy), disguise('energy samples', x)
     pull = lambda x: 2.0 * config.energy.l2 / config.energy.scale * energy(x)[:, None]
     theta_slope = ((1.0 + pull(noisy)) * noisy**2).mean(axis=0)
-    theta_slope -= ((1.0 - pull(x)) * x**2).mean(axis=0)
+    theta_slope -= ((1.0 - pull(shown)) * shown**2).mean(axis=0)
     z_slope = -2.0 * alpha * error
     gradients = {
         'theta': 0.5 * config.energy.scale * theta_slope,
@@ -141,24 +149,28 @@ def numpy_step(key, step, data, theta, beta, log_std, alpha, config):
     norm = lambda *names: np.linalg.norm(np.concatenate([gradients[name] for name in names]))
     metrics = {
         'energy_data': energy(noisy).mean(),
-        'energy_samples': energy(x).mean(),
+        'energy_samples': energy(shown).mean(),
         'rate': 0.5 * np.sum(mean**2 + std**2 - 1.0 - 2.0 * log_std, axis=1).mean(),
         'distortion': np.sum(error**2, axis=1).mean(),
         'grad_norm/energy': norm('theta'),
         'grad_norm/encoder': norm('beta', 'log_std'),
         'grad_norm/decoder': norm('alpha'),
-        'langevin/energy_drop': energy(guess).mean() - energy(x).mean(),
         'langevin/grad_norm_first': norms[0],
         'langevin/grad_norm_last': norms[-1],
         'langevin/motion': np.sqrt(np.mean((x - guess) ** 2)),
         'spread': np.sqrt(x.var(axis=0).mean() / data.var(axis=0).mean()),
+        'langevin/overshoot': np.mean(np.abs(x) > 1.1),
         'spread_ancestral': np.sqrt(guess.var(axis=0).mean() / data.var(axis=0).mean()),
     }
+    if not start_std:
+        metrics['langevin/energy_drop'] = energy(guess).mean() - energy(x).mean()
     return gradients, metrics
 
 
-@pytest.mark.parametrize('step, taught', [(0, False), (5, False), (5, True)])
-def test_the_whole_step_against_numpy(step, taught):
+@pytest.mark.parametrize(
+    'step, taught, disguised', [(0, False, 0), (5, False, 0), (5, True, 0), (5, True, 1)]
+)
+def test_the_whole_step_against_numpy(step, taught, disguised):
     config = Config(
         batch_size=4,
         num_chains=6,
@@ -171,7 +183,14 @@ def test_the_whole_step_against_numpy(step, taught):
     if taught:
         config = dataclasses.replace(
             config,
-            energy=EnergyConfig(reference_std=0.0, scale=1.5, l2=0.3, data_noise=0.6),
+            energy=EnergyConfig(
+                reference_std=0.0,
+                scale=1.5,
+                l2=0.3,
+                data_noise=0.6,
+                start_noise=0.7 * disguised,
+                start_noise_steps=20,
+            ),
             vae=VAEConfig(kl_weight=0.7, bound_weight=0.4, known_z_weight=1.7),
         )
     theta, beta, log_std, alpha = 0.5 * normal(4, 4)
@@ -191,6 +210,16 @@ def test_the_whole_step_against_numpy(step, taught):
             assert_close(gradient[0], gradients[parameter])
     decay = min(0.3, (1 + step) / (10 + step))
     assert_close(after.energy.ema_params['theta'][0], theta - (1 - decay) * gradients['theta'])
+
+
+def test_augmentation_is_of_what_the_energy_learns_from_alone(tiny_config):
+    energy = dataclasses.replace(tiny_config.energy, augment=('shift', 'cutout'))
+    augmented = dataclasses.replace(tiny_config, energy=energy)
+    states, batch = jit_states(KEY, tiny_config), Batch(images(tiny_config.batch_size))
+    plain, augmented = (jit_step(KEY, states, batch, c)[0] for c in (tiny_config, augmented))
+    for name in ('encoder', 'decoder'):
+        chex.assert_trees_all_equal(getattr(plain, name).params, getattr(augmented, name).params)
+    assert moved(plain, augmented) == (['energy'], ['encoder', 'decoder'])
 
 
 @pytest.mark.parametrize('energy_steps', [0, 4])
@@ -290,7 +319,7 @@ def test_energy_gradient_is_that_of_the_mean_difference(tiny_config):
     loss = lambda params: mean_energy(params, data) - mean_energy(params, samples)
     expected = jax.grad(loss)(states.energy.params)
     after, metrics = jax.jit(update_energy, static_argnames='config')(
-        states.energy, Batch(data), samples, None, config=tiny_config
+        states.energy, Batch(data), Batch(samples), config=tiny_config
     )
     assert_close(lost(states.energy, after), expected)
     np.testing.assert_allclose(metrics['grad_norm/energy'], optax.tree.norm(expected), rtol=1e-4)

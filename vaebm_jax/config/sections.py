@@ -13,6 +13,12 @@ POSITIVE = Range('a positive number', lambda value: 0 < value < float('inf'))
 NOT_NEGATIVE = Range('0 or a positive number', lambda value: 0 <= value < float('inf'))
 BELOW_1 = Range('in [0, 1)', lambda value: 0 <= value < 1)
 SHARE = Range('in [0, 1]', lambda value: 0 <= value <= 1)
+AUGMENTS = Range(
+    "a tuple of different names of 'flip', 'shift', 'cutout'",
+    lambda names: (
+        all(name in ('flip', 'shift', 'cutout') for name in names) and len({*names}) == len(names)
+    ),
+)
 SEED = Range('from 0 to 2**32 - 1', lambda n: 0 <= n < 2**32)
 
 
@@ -193,6 +199,22 @@ class EnergyConfig(Settings):
         "standard deviation of noise added to the energy's data. The chain leaves noise of "
         'step_size * sqrt(num_steps) on its samples, by which the energy could recognize them.',
         NOT_NEGATIVE,
+    )
+    start_noise: float = setting(
+        0.0,
+        "standard deviation of noise added to both data and samples in the energy's first update. "
+        'It falls linearly to 0 in start_noise_steps updates. Chains have no such noise.',
+        NOT_NEGATIVE,
+    )
+    start_noise_steps: int = setting(
+        1000, "number of the energy's updates with start_noise.", AT_LEAST_1
+    )
+    augment: tuple = setting(
+        (),
+        "names of random changes to both data and samples in the energy's updates, for data sets "
+        'of few images: flip (left to right), shift (up to an eighth of the side), cutout (a '
+        'square of half the side becomes 0). Chains run on unchanged images.',
+        AUGMENTS,
     )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from vaebm_jax.config import Config
+from vaebm_jax.data.augment import augment
 from vaebm_jax.data.batch import Batch
 from vaebm_jax.methods.devices import local_copy, mean_over_devices
 from vaebm_jax.models import spectral, vae
@@ -15,6 +16,8 @@ from vaebm_jax.models.apply import decode, energy_of
 from vaebm_jax.models.energy import mle_loss
 from vaebm_jax.models.states import TrainState
 from vaebm_jax.samplers.keys import fold_in, normal
+
+_OVERSHOT = 1.1  # Beyond the data's range, times this, is where chains that diverge go.
 
 Metrics = dict[str, chex.Array]
 Loss = Callable[[TrainState, TrainState], chex.Array]
@@ -52,27 +55,26 @@ def learn(
 
 def update_energy(
     state: TrainState,
-    batch: Batch,
-    samples: chex.Array,
-    condition: chex.Array | None,
+    data: Batch,
+    samples: Batch,
     config: Config,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One maximum-likelihood step: lowers U on `batch`, raises it on `samples` (poster, eq. 2).
+    """One maximum-likelihood step: lowers U on `data`, raises it on `samples` (poster, eq. 2).
 
     Args:
       state: the energy.
-      batch: observed images, with their condition.
-      samples: refined images `[B', H, W, C]`; constants.
-      condition: of the samples, or None.
+      data: observed images, with their condition.
+      samples: refined images, constants, with theirs; there may be another number of them.
       config: the experiment.
       axis_name: the mapped axis of devices, if there is one.
     """
 
     def loss_fn(models):
         model = models['energy']
-        energy_data = energy_of(model, config, batch.condition)(batch.image)
-        energy_samples = energy_of(model, config, condition)(samples)
+        energy_data, energy_samples = (
+            energy_of(model, config, part.condition)(part.image) for part in (data, samples)
+        )
         means = {'energy_data': jnp.mean(energy_data), 'energy_samples': jnp.mean(energy_samples)}
         loss = mle_loss(energy_data, energy_samples)
         if config.energy.l2:
@@ -87,12 +89,39 @@ def update_energy(
     return state, metrics
 
 
-def with_noise(keys: chex.PRNGKey, batch: Batch, config: Config) -> Batch:
-    """The batch for the energy: its images with noise of `energy.data_noise`, one key per image."""
-    if not config.energy.data_noise:
+def with_noise(keys: chex.PRNGKey, batch: Batch, std: chex.Numeric) -> Batch:
+    """The batch, its images with normal noise of standard deviation `std`; one key per image."""
+    if isinstance(std, float) and not std:
         return batch
     noise = normal(keys, batch.image.shape[1:])
-    return batch.replace(image=batch.image + config.energy.data_noise * noise)
+    return batch.replace(image=batch.image + std * noise)
+
+
+def is_disguised(config: Config) -> bool:
+    """Whether the energy's update gets images that are changed at random."""
+    return bool(config.energy.start_noise or config.energy.augment)
+
+
+def disguised(keys: chex.PRNGKey, batch: Batch, config: Config, num_updates: chex.Numeric) -> Batch:
+    """Data or samples as the energy's update gets them: changed at random, both in the same way.
+
+    By the noise of `energy.start_noise`, then by `energy.augment`.
+
+    Args:
+      keys: one per image.
+      batch: the images and their condition.
+      config: the experiment.
+      num_updates: the number of the energy's updates so far.
+    """
+    if not is_disguised(config):
+        return batch
+    energy, std = config.energy, 0.0
+    if energy.start_noise:
+        left = 1.0 - num_updates / energy.start_noise_steps
+        std = energy.start_noise * jnp.maximum(left, 0.0)
+    batch = with_noise(fold_in(keys, 0), batch, std)
+    image, condition = augment(fold_in(keys, 1), energy.augment, batch.image, batch.condition)
+    return batch.replace(image=image, condition=condition)
 
 
 def update_vae(
@@ -220,13 +249,15 @@ def chain_metrics(
     refined: chex.Array,
     info: dict[str, chex.Array],
     data: chex.Array,
+    config: Config,
     axis_name: str | None = None,
 ) -> Metrics:
     """Metrics of the chain: its motion and gradients, and the spread of its samples.
 
-    `langevin/motion` is the root mean square change of a pixel. `spread` is the standard deviation
-    of refined samples divided by that of the data (of a pixel over images), `spread_ancestral` that
-    of ancestral samples: near 0 all samples are the same.
+    `langevin/motion` is the root mean square change of a pixel, `langevin/overshoot` the share of
+    refined pixels beyond 1.1 times the data's range, [-1 - headroom, 1 + headroom]. `spread` is the
+    standard deviation of refined samples divided by that of the data (of a pixel over images),
+    `spread_ancestral` that of ancestral samples: near 0 all samples are the same.
     """
     moments = {
         name: (jnp.mean(x, axis=0), jnp.mean(jnp.square(x)))
@@ -237,6 +268,9 @@ def chain_metrics(
         'langevin/grad_norm_first': jnp.mean(info['grad_norm'][:1]),
         'langevin/grad_norm_last': jnp.mean(info['grad_norm'][-1:]),
         'motion': jnp.mean(jnp.square(refined - ancestral)),
+        'langevin/overshoot': jnp.mean(
+            jnp.abs(refined) > _OVERSHOT * (1.0 + config.data.headroom), dtype=refined.dtype
+        ),
     }
     moments, metrics = mean_over_devices((moments, means), axis_name)
     variance = {
