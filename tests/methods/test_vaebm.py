@@ -14,7 +14,6 @@ from vaebm_jax.config import Config, EnergyConfig, LangevinConfig, ScheduleConfi
 from vaebm_jax.methods.devices import chain_condition
 from vaebm_jax.methods.parts import update_energy
 from vaebm_jax.methods.vae import vae_step
-from vaebm_jax.methods.vaebm import collapse_warning
 from vaebm_jax.models.create import learning_rate
 from vaebm_jax.models.states import TrainState
 from vaebm_jax.models.vae import sample_prior
@@ -449,11 +448,3 @@ def test_memory_does_not_grow_with_the_chain(tiny_config):
     short, long = temporary_bytes(5), temporary_bytes(40)
     # Kept for a gradient, 35 more steps would take 7 MB.
     assert short > 0 and abs(long - short) < 0.05 * short, (short, long)
-
-
-@pytest.mark.parametrize(
-    'step, rate, spread, warns',
-    [(500, 0.05, 0.9, True), (500, 9.0, 0.02, True), (500, 9.0, 0.9, False), (10, 0.0, 0.0, False)],
-)
-def test_collapse_is_told_in_words(step, rate, spread, warns):
-    assert bool(collapse_warning(step, {'rate': rate, 'spread': spread})) == warns

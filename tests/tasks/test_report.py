@@ -108,6 +108,18 @@ def test_numbers_that_were_not_finite_leave_a_gap(run, tmp_path):
     assert 'step 8 of 6' in Page(write_report(tmp_path / 'run').read_text()).text
 
 
+def test_warnings_of_the_training_stand_above_the_curves(run, tmp_path):
+    _, folder = run
+    shutil.copytree(folder, tmp_path / 'run')
+    path = tmp_path / 'run/metrics.jsonl'
+    last = json.loads(path.read_text().splitlines()[-1])
+    rows = [last | {'step': step, 'spread': 0.02} for step in range(190, 270, 10)]
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    text = Page(write_report(tmp_path / 'run').read_text()).text
+    assert text.count('warning: all samples look the same') == 5 and 'And 2 more.' in text
+    assert 'Step 200: warning' in text and 'Step 190' not in text
+
+
 def test_a_rollback_is_no_row_of_numbers_and_the_first_has_no_speed(run, tmp_path):
     """A run that has just gone back, or ended so: its last row is the event."""
     _, folder = run

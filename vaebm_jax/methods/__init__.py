@@ -8,7 +8,7 @@ import chex
 import jax.numpy as jnp
 
 from vaebm_jax.config import CHOICES, Config
-from vaebm_jax.methods import vae, vaebm
+from vaebm_jax.methods import guards, vae, vaebm
 from vaebm_jax.methods.parts import Metrics
 from vaebm_jax.models.create import (
     DECODER,
@@ -38,7 +38,7 @@ class Method(NamedTuple):
       init_memory: `(key, config) -> pytree`: the initial `States.memory`; None: there is none.
       warm_start: the step of the first `config.warmup_steps` iterations; None: `step` itself.
       progress: templates of a progress line, filled with metrics; skipped if a metric is missing.
-      warning: `(step, metrics) -> text`, '' for no warning.
+      warnings: `(step, metrics, metrics of earlier rows) -> lines`, as `guards.warnings`.
       unused: settings without effect; `langevin.*` is a complete section.
       needs: `config -> (setting, what would be right)` for each setting that is wrong.
     """
@@ -50,7 +50,7 @@ class Method(NamedTuple):
     init_memory: Callable[[chex.PRNGKey, Config], Any] | None = None
     warm_start: Callable[..., tuple[States, Metrics]] | None = None
     progress: tuple[str, ...] = ()
-    warning: Callable[[int, dict[str, float]], str] = lambda step, metrics: ''
+    warnings: Callable[..., list[str]] = lambda step, metrics, earlier: []
     unused: tuple[str, ...] = ()
     needs: Callable[[Config], Iterable[tuple[str, str]]] = lambda config: ()
 
@@ -72,7 +72,7 @@ METHODS = {
             'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}',
             _RATE_AND_DISTORTION,
         ),
-        warning=vaebm.collapse_warning,
+        warnings=guards.warnings,
     ),
     'vae': Method(
         roles={'encoder': ENCODER, 'decoder': DECODER},

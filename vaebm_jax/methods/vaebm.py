@@ -103,20 +103,3 @@ def sample(
     """Ancestral and refined samples: `sample` in METHODS."""
     ancestral, refined, _ = ancestral_langevin_sample(*keys, states, config, num_samples, condition)
     return {'ancestral': ancestral, 'refined': refined}
-
-
-def collapse_warning(step: int, metrics: dict[str, float]) -> str:
-    """A warning if the samples collapse to one picture; '' if not.
-
-    A flat energy, or one far too fast for the VAE, causes this, and the VAE, which sees only the
-    samples, cannot recover. Not in the first 200 steps, where all runs look so.
-    """
-    if step < 200 or 'spread' not in metrics:  # No spread in a warm start.
-        return ''
-    if metrics['rate'] >= 0.1 and metrics['spread'] >= 0.1:
-        return ''
-    return (
-        f'warning: all samples look the same (rate {metrics["rate"]:.2g} nats, spread '
-        f"{metrics['spread']:.2g} of the data's). Usual causes: a flat energy (raise "
-        'energy.learning_rate) or one too fast for the VAE (lower it, or vae.kl_weight)'
-    )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from vaebm_jax.config import Config, flatten
 from vaebm_jax.evaluation.point_scores import NUMBERS
-from vaebm_jax.methods import has_energy
+from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.runtime.atomic_files import local_folder, write_atomically
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import task_of
@@ -57,6 +57,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         scores=evaluation and scores(evaluation),
         pictures=pictures(workdir / 'samples', config),
         curves=curves(rows),
+        warnings=warnings(rows, config),
         energy=evaluation and energy(evaluation),
         has_energy=has_energy(config),
         settings=settings(config),
@@ -154,6 +155,17 @@ def curves(rows: list[dict]) -> list[Figure]:
     return [
         _svg(name, lambda axes, values=values: draw(axes, values), 4, 2.2)
         for name, values in panels.items()
+    ]
+
+
+def warnings(rows: list[dict], config: Config) -> list[str]:
+    """The steps at which the run was logged with a warning, and the warning."""
+    rows = [row for row in rows if 'event' not in row and None not in row.values()]
+    found = METHODS[config.method].warnings
+    return [
+        f'Step {row["step"]:,}: {warning}'
+        for index, row in enumerate(rows)
+        for warning in found(row['step'], row, rows[:index])
     ]
 
 

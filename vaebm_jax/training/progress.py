@@ -22,6 +22,7 @@ class Progress:
         self.began = time.perf_counter()
         self.reached = start
         self.steps, self.seconds = 0, 0.0  # Of training alone, since the last log.
+        self.earlier = []  # The metrics of all logged steps.
 
     @contextlib.contextmanager
     def compiling(self, step: int) -> Iterator[None]:
@@ -58,7 +59,8 @@ class Progress:
         self.steps, self.seconds = 0, 0.0
         images_per_second = steps_per_second * self.config.batch_size
         shown = progress_words(metrics, self.config)
-        warning = METHODS[self.config.method].warning(step, metrics)
+        warnings = METHODS[self.config.method].warnings(step, metrics, self.earlier)
+        self.earlier.append(metrics)
         if self.bar is not None:
             speed = f'{images_per_second:.4g} images/s, ' if steps_per_second else ''
             self.bar.set_postfix_str(speed + shown)
@@ -68,7 +70,7 @@ class Progress:
                 shown += f' | {steps_per_second:.3g} steps/s, {images_per_second:.4g} images/s'
                 shown += f', {left:.0f} s left'
             log.say(f'step {step}/{self.config.num_steps}: {shown}')
-        if warning:
+        for warning in warnings:
             log.say(warning)
         return {'images_per_second': images_per_second} if steps_per_second else {}
 
