@@ -96,6 +96,13 @@ def test_evaluate_scores_recoveries_beside_fills(run, weights):
         assert 0 < row['ssim_hole'] < 1 and 0 < row['ssim'] < 1 and row['fd_64'] > 0
     assert result['best']['psnr_hole'] >= result['refined']['psnr_hole']
     assert result['fill_harmonic']['psnr_hole'] > result['fill_grey']['psnr_hole']
+    assert {name for name in names if 'deviation' in result[name]} == {'ancestral', 'refined'}
+    recovery.sample_recoveries(config, run, num_samples=NUM_IMAGES['test'], num_recoveries=3)
+    with np.load(run / 'samples' / 'refined.npz') as file:
+        hole = file['images'].clip(-1, 1)[:, :, 4:12, 4:12]
+    mean = hole.mean(axis=1, keepdims=True)
+    expected = np.sqrt(((hole - mean) ** 2).mean(axis=1)).mean()
+    assert result['refined']['deviation'] == pytest.approx(expected, rel=1e-5) and expected > 0
     page = write_report(run).read_text()
     assert 'fill_biharmonic' in page and 'psnr_hole' in page
 

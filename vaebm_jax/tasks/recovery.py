@@ -125,7 +125,8 @@ def evaluate_recovery(
     log.say(f'data: {len(truth)} images of {split}')
     train_images = map(as_pixels, image_parts(config.data, 'train'))
     completed = fills(condition, config.condition, train_images)
-    completed = recoveries(states, config, condition, truth, num_recoveries, ema) | completed
+    drawn, deviations = recoveries(states, config, condition, truth, num_recoveries, ema)
+    completed = drawn | completed
 
     region = missing(condition)
     cut = holes(region)
@@ -148,6 +149,8 @@ def evaluate_recovery(
             scores = Scores()
             scores.add(features_of(weights, cut(images)))
             result[name] |= scores.against(reference)
+    for name, value in deviations.items():
+        result[name]['deviation'] = value
     write_json(workdir / 'evaluation.json', result)
     for line in table(result, tuple(completed)):
         log.say(line)
@@ -162,12 +165,17 @@ def recoveries(
     truth: np.ndarray,
     num_recoveries: int,
     ema: bool = True,
-) -> dict[str, np.ndarray]:
-    """Recoveries by each stage, one image per condition: `{stage: [N, H, W, C]}`."""
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Recoveries by each stage, one image per condition, and the `deviation` of the drawn ones.
+
+    Returns:
+      `{stage: [N, H, W, C]}`, and `{stage: deviation}` for ancestral and refined recoveries.
+    """
     key = jax.random.key(config.seed, impl=config.generator)
     drawing = _tracked(len(condition) * num_recoveries)
     ancestral, refined = recover(key, states, config, condition, num_recoveries, ema, drawing)
-    scores = [psnr(truth, refined[:, k], missing(condition)) for k in range(num_recoveries)]
+    region = missing(condition)
+    scores = [psnr(truth, refined[:, k], region) for k in range(num_recoveries)]
     best = np.argmax(scores, axis=0)
     drawn = {
         'ancestral': ancestral[:, 0],
@@ -176,9 +184,23 @@ def recoveries(
         'mean_ancestral': ancestral.clip(-1.0, 1.0).mean(axis=1),
         'best': refined[np.arange(len(best)), best],
     }
+    deviations = {
+        'ancestral': deviation(ancestral, region),
+        'refined': deviation(refined, region),
+    }
     if not has_energy(config):  # The ancestral and their mean, a second time.
-        del drawn['refined'], drawn['mean_ancestral']
-    return drawn
+        del drawn['refined'], drawn['mean_ancestral'], deviations['refined']
+    return drawn, deviations
+
+
+def deviation(images: np.ndarray, region: np.ndarray) -> float:
+    """How much recoveries of one image differ: a pixel's standard deviation over them, on average.
+
+    Args:
+      images: `[N, K, H, W, C]`, K recoveries each; clipped to [-1, 1].
+      region: `[N, H, W]` bool: the pixels to average over.
+    """
+    return float(images.clip(-1.0, 1.0).std(axis=1)[region].mean())
 
 
 def _tracked(num_recoveries):
