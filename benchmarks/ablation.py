@@ -41,6 +41,7 @@ _NUM_SAMPLES = flags.DEFINE_integer('num_samples', 2000, 'To score.')
 
 # What makes the paper's recipe of the whole: its teaching, energy, optimizer and decoder.
 PAPER = {
+    'langevin.num_steps': 10,
     'langevin.step_size': 0.006,
     'langevin.max_drift': 8.0,
     'energy.reference_std': 0.016,
@@ -69,6 +70,8 @@ def _paper_but(*parts):
     return {name: value for name, value in PAPER.items() if name not in sum(parts, ())}
 
 
+_SMALL_ENERGY = (('conv', 32, 3, 1), ('conv', 64, 4, 2), ('res', 64, 2), ('res', 128, 2))
+
 ROWS = {
     'paper': PAPER,
     'known_z': _paper_but(_KNOWN_Z),
@@ -79,8 +82,17 @@ ROWS = {
     'without_data_noise': {name: PAPER[name] for name in _NOISE},
     'without_modulation': {name: PAPER[name] for name in _MODULATED},
     'bound_for_truth': {'vae.truth_weight': 0.0, 'vae.bound_weight': 0.02},
-    'fast_decoder': {'vae.learning_rate': 4e-4},
-    'slow_decoder': {'vae.learning_rate': 1e-4},
+    'fast_decoder': {'vae.learning_rate': 5e-4},
+    'slow_decoder': {'vae.learning_rate': 5e-5},
+    'slow_energy': {'energy.learning_rate': 4e-4},
+    'long_chain': {
+        'langevin.num_steps': 10,
+        'energy.scale': 1e7,
+        'energy.data_noise': 0.0032,
+    },
+    'start_noise': {'energy.start_noise': 0.2},
+    'augment': {'energy.augment': ('flip', 'shift')},
+    'dense_energy': {'network.energy': (*_SMALL_ENERGY, ('dense', 256))},
 }
 
 

@@ -119,11 +119,12 @@ def gpu() -> c.Config:
 
 def small() -> c.Config:
     """16 x 16 pixels, for two cores: the teaching and the energy of `gpu`, in smaller networks."""
-    of_gpu = gpu()
+    of_gpu, num_steps = gpu(), 5
+    step_size = of_gpu.langevin.step_size
     return dataclasses.replace(
         of_gpu,
         name='cifar10_small',
-        num_steps=6000,
+        num_steps=12_000,
         batch_size=32,
         latent_dim=64,
         log_every=50,
@@ -132,6 +133,13 @@ def small() -> c.Config:
         steps_per_call=1,
         dtype='float32',
         data=dataclasses.replace(of_gpu.data, image_size=16),
+        langevin=dataclasses.replace(of_gpu.langevin, num_steps=num_steps),
+        energy=dataclasses.replace(
+            of_gpu.energy,
+            scale=2 * 10.0 / step_size**2,  # As far in half as many steps.
+            learning_rate=1e-3,
+            data_noise=step_size * num_steps**0.5,
+        ),
         network=c.NetworkConfig(
             energy=(('conv', 32, 3, 1), ('conv', 64, 4, 2), ('res', 64, 2), ('res', 128, 2)),
             encoder=(('conv', 32, 4, 2), ('conv', 64, 4, 2), ('conv', 64, 4, 2)),
