@@ -37,6 +37,7 @@ def count(config):
         + chains * (config.vae.known_z_weight > 0) * learn(decoder)
         + images * (config.vae.truth_weight > 0) * learn_vae
         + images * (config.vae.guess_weight > 0) * learn(decoder)
+        + 2 * images * (config.vae.mean_weight > 0) * learn(decoder)
     )
 
 

@@ -84,6 +84,7 @@ def test_a_name_of_before_is_told_todays():
         ('condition.updates', 'some', 'condition.updates must be one of hidden, all'),
         ('condition.hole_size', 1.0, r'condition.hole_size must be in \(0, 1\)'),
         ('vae.guess_weight', 1.0, 'vae.guess_weight must be 0 where condition.kind is none'),
+        ('vae.mean_weight', 1.0, 'vae.mean_weight must be 0 where condition.kind is none'),
         ('data.load_size', 7, 'data.load_size must be 0 or at least data.image_size = 8'),
         ('data.white_level', 200, 'data.white_level must be 0, or from 255 to 65535, got 200'),
         ('data.white_level', 4095, 'data.white_level must be 0 but for a folder of images, got 40'),

@@ -73,7 +73,7 @@ CONFIGS = {
         CONFIG,
         num_chains=32,
         data=DataConfig(flip=True),
-        vae=VAEConfig(truth_weight=1.0, guess_weight=1.0),
+        vae=VAEConfig(truth_weight=1.0, guess_weight=1.0, mean_weight=1.0),
         condition=ConditionConfig('random_hole', edge_profiles=0.5),
         network=dataclasses.replace(CONFIG.network, decoder=(('down', 8, 3), ('up', 8, 3))),
     ),

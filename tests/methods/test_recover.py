@@ -21,7 +21,7 @@ from vaebm_jax.config import (
 )
 from vaebm_jax.data.conditions import fill_of, join, observed_of
 from vaebm_jax.methods.chains import run_chain
-from vaebm_jax.methods.parts import truth_loss, vae_loss
+from vaebm_jax.methods.parts import mean_error, truth_loss, vae_loss
 from vaebm_jax.methods.vae import vae_step
 from vaebm_jax.models.apply import decode
 from vaebm_jax.models.networks import Decoder
@@ -238,3 +238,26 @@ def test_the_truth_loss_by_its_parts():
     z = jax.vmap(lambda key: jax.random.normal(key, (4,)))(folded[2])
     errors = np.sum((np.asarray(decode(states.decoder, z, batch.condition)) - batch.image) ** 2)
     np.testing.assert_allclose(guess, errors / 4, rtol=1e-5)
+
+
+def test_the_error_of_the_mean_does_not_grow_with_the_variance():
+    """Of g(z) = b + a z against x: |x - b|², and no slope along a. 20,000 images."""
+    apply_fn = lambda variables, z, condition: (
+        variables['params']['b'] + variables['params']['a'] * z.reshape(-1, 2, 2, 1)
+    )
+    b, a, x = (np.random.default_rng(seed).normal(size=(1, 2, 2, 1)) for seed in range(3))
+    params = {'a': jnp.asarray(a), 'b': jnp.asarray(b)}
+    decoder = TrainState.create(apply_fn=apply_fn, params=params, tx=optax.sgd(1.0))
+    keys, images = (
+        jax.random.split(KEY, 20_000),
+        jnp.broadcast_to(jnp.asarray(x), (20_000, 2, 2, 1)),
+    )
+
+    def loss(params):
+        state = decoder.replace(params=params)
+        return mean_error(keys, images, None, Config(latent_dim=4), state)
+
+    value, slopes = jax.value_and_grad(loss)(decoder.params)
+    np.testing.assert_allclose(value, np.sum((x - b) ** 2), rtol=0.02)
+    np.testing.assert_allclose(slopes['b'], 2 * (b - x), atol=0.05)
+    np.testing.assert_allclose(slopes['a'], 0.0, atol=0.05)

@@ -252,7 +252,14 @@ class VAEConfig(Settings):
     guess_weight: float = setting(
         0.0,
         'with a condition, factor of the squared distance from an ancestral sample to the true '
-        'image, as in cooperative conditional learning; 0: the paper.',
+        'image, as in cooperative conditional learning; 0: the paper. It makes recoveries of one '
+        'image alike; mean_weight does not.',
+        NOT_NEGATIVE,
+    )
+    mean_weight: float = setting(
+        0.0,
+        'with a condition, factor of the squared distance from the mean of all ancestral samples '
+        'to the true image, estimated without bias from two samples; 0: the paper.',
         NOT_NEGATIVE,
     )
 

@@ -80,9 +80,10 @@ def _some_images_are_trained_on(config: Config) -> Wrong:
 
 def _condition_or_none(config: Config) -> Wrong:
     if config.condition.kind == 'none':
-        if config.vae.guess_weight:
-            without = '0 where condition.kind is none: there is one truth for each condition'
-            yield 'vae.guess_weight', without
+        without = '0 where condition.kind is none: there is one truth for each condition'
+        for name in ('guess_weight', 'mean_weight'):
+            if getattr(config.vae, name):
+                yield f'vae.{name}', without
         if any(row[0] == 'down' for row in config.network.decoder):
             reads = 'another where network.decoder has down rows: they read a condition'
             yield 'condition.kind', reads

@@ -214,6 +214,26 @@ def ancestral_error(
     return jnp.mean(vae.distortion(images, decode(decoder, z, condition)))
 
 
+def mean_error(
+    keys: chex.PRNGKey,
+    images: chex.Array,
+    condition: chex.Array | None,
+    config: Config,
+    decoder: TrainState,
+) -> chex.Array:
+    """The mean of |x - E g(z)|² over images, estimated from two samples of z each.
+
+    For independent z and z' the mean of (x - g(z)) · (x - g(z')) is that distance: unlike the
+    distance from g(z), it does not grow with the variance of g(z).
+    Arguments are those of `ancestral_error`.
+    """
+    errors = []
+    for part in range(2):
+        z = vae.sample_prior(fold_in(keys, part), images.shape[0], config.latent_dim)
+        errors.append(images - decode(decoder, z, condition))
+    return jnp.mean(jnp.sum((errors[0] * errors[1]).reshape(images.shape[0], -1), axis=1))
+
+
 def truth_loss(
     keys: chex.PRNGKey, batch: Batch, config: Config, encoder: TrainState, decoder: TrainState
 ) -> chex.Array:
@@ -222,7 +242,7 @@ def truth_loss(
     `truth_weight` times its negative ELBO on the data, and `guess_weight` times the squared
     distance from ancestral samples, `g(z, c)` with z from the prior, to the truth (J. Xie et al.,
     Cooperative training of fast thinking initializer and slow thinking solver for conditional
-    learning, 2021).
+    learning, 2021), and `mean_weight` times that from their mean.
 
     Args:
       keys: one per image.
@@ -231,7 +251,7 @@ def truth_loss(
       encoder: the inference model.
       decoder: the generator.
     """
-    key_posterior, key_dropout, key_prior = (fold_in(keys, part) for part in range(3))
+    key_posterior, key_dropout, key_prior, key_mean = (fold_in(keys, part) for part in range(4))
     models, loss = (encoder, decoder), 0.0
     if config.vae.truth_weight:
         bound, _ = vae_loss(
@@ -241,6 +261,9 @@ def truth_loss(
     if config.vae.guess_weight:
         error = ancestral_error(key_prior, batch.image, batch.condition, config, decoder)
         loss += config.vae.guess_weight * error
+    if config.vae.mean_weight:
+        error = mean_error(key_mean, batch.image, batch.condition, config, decoder)
+        loss += config.vae.mean_weight * error
     return loss
 
 

@@ -26,8 +26,9 @@ def vae_step(
     """One step of a VAE that learns from the data: no chain; an energy, if any, is not changed.
 
     Arguments and results are those of `train_step`, whose warm start this is
-    (`config.warmup_steps`). `vae.guess_weight` is used as in `train_step`; `vae.truth_weight`,
-    `bound_weight` and `known_z_weight` are not: there is only the ELBO of the data, and no chain.
+    (`config.warmup_steps`). `vae.guess_weight` and `mean_weight` are used as in `train_step`;
+    `truth_weight`, `bound_weight` and `known_z_weight` are not: there is only the ELBO of the data,
+    and no chain.
     `methods.METHODS` lists the other unused settings.
     """
     keys = image_keys(jax.random.fold_in(key, states.step), batch, axis_name)
