@@ -23,10 +23,11 @@ HEALTHY = {
         (500, {'spread_ancestral': 0.02}, 'all samples look the same (rate 22 nats, spread 0.02 '),
         (150, {'rate': 0.0, 'spread': 0.0}, ''),
         (500, {'energy_data': 5.5e5}, ''),
-        (500, {'energy_data': -3.9e5}, 'differ by 7.8e+05 nats, 39 times as much'),
+        (500, {'energy_data': -4.1e5}, 'differ by 8e+05 nats, 40 times as much'),
         (500, {'energy_samples': 1.2e6}, 'differ by 7.9e+05 nats, 40 times as much'),
-        (500, {'langevin/overshoot': 0.05}, ''),
-        (500, {'langevin/overshoot': 0.32}, '32% of refined pixels are far outside'),
+        (500, {'langevin/overshoot': 0.17, 'spread': 1.2}, ''),
+        (500, {'langevin/overshoot': 0.28}, '28% of refined pixels are far outside'),
+        (40, {'spread': 1.98}, "and their spread is 2 of the data's"),
     ],
 )
 def test_a_sign_of_failure_is_one_line(step, wrong, sign):
