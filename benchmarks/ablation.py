@@ -22,7 +22,8 @@ import tempfile
 import time
 
 import operations
-from absl import app, flags, logging
+import program
+from absl import flags
 
 from vaebm_jax.config import Config, flatten, validate
 from vaebm_jax.runtime.atomic_files import write_json
@@ -204,13 +205,5 @@ def main(argv):
     print(table(out))
 
 
-def run():
-    logging.set_verbosity(logging.FATAL)
-    try:
-        app.run(main)
-    except UserError as error:
-        sys.exit(f'error: {error}')
-
-
 if __name__ == '__main__':
-    run()
+    program.run(main)

@@ -25,7 +25,6 @@ import json
 import os
 import pathlib
 import re
-import sys
 import time
 
 # Before JAX is imported: no accelerator is looked for, and none is asked for its neighbours.
@@ -42,7 +41,8 @@ import hlo  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import operations  # noqa: E402
-from absl import app, flags  # noqa: E402
+import program  # noqa: E402
+from absl import flags  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
@@ -165,12 +165,5 @@ def lower(config, devices):
     return step.lower(key, states, images, 1)
 
 
-def run():
-    try:
-        app.run(main)
-    except UserError as error:
-        sys.exit(f'error: {error}')
-
-
 if __name__ == '__main__':
-    run()
+    program.run(main)

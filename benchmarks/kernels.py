@@ -14,14 +14,14 @@ import dataclasses
 import json
 import pathlib
 import re
-import sys
 import tempfile
 import time
 
 import jax
 import numpy as np
 import operations
-from absl import app, flags
+import program
+from absl import flags
 from jax.profiler import ProfileData
 from ml_collections import config_flags
 
@@ -145,12 +145,5 @@ def busy_time(events):
     return busy
 
 
-def run():
-    try:
-        app.run(main)
-    except UserError as error:
-        sys.exit(f'error: {error}')
-
-
 if __name__ == '__main__':
-    run()
+    program.run(main)

@@ -45,8 +45,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
+import program
 import tensorflow_datasets as tfds
-from absl import app, flags, logging
+from absl import app, flags
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vaebm_jax import generate, load
@@ -305,5 +306,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    logging.set_verbosity(logging.FATAL)  # Orbax has thirty lines to say a checkpoint.
-    app.run(main)
+    program.run(main)

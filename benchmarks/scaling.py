@@ -34,7 +34,8 @@ os.environ.setdefault('NPROC', '8')
 import hlo  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
-from absl import app, flags, logging  # noqa: E402
+import program  # noqa: E402
+from absl import flags  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
@@ -170,13 +171,5 @@ def measure(name, batch_size, num_devices):
     }
 
 
-def run():
-    logging.set_verbosity(logging.FATAL)  # JAX tells of every process that joins.
-    try:
-        app.run(main)
-    except UserError as error:
-        sys.exit(f'error: {error}')
-
-
 if __name__ == '__main__':
-    run()
+    program.run(main)

@@ -38,7 +38,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import operations
-from absl import app, flags
+import program
+from absl import flags
 from ml_collections import config_flags
 
 from vaebm_jax import Batch, create_states, langevin_sample, train_step
@@ -272,12 +273,5 @@ def ratios(times, peers):
     return line
 
 
-def run():
-    try:
-        app.run(main)
-    except UserError as error:
-        sys.exit(f'error: {error}')
-
-
 if __name__ == '__main__':
-    run()
+    program.run(main)

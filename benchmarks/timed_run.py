@@ -15,11 +15,11 @@ import json
 import os
 import pathlib
 import signal
-import sys
 import time
 
 import numpy as np
-from absl import app, flags, logging
+import program
+from absl import flags
 from ml_collections import config_flags
 
 from vaebm_jax.evaluation.scores import evaluate
@@ -123,13 +123,5 @@ def score(config, workdir, step, num_samples):
     return result
 
 
-def run():
-    logging.set_verbosity(logging.FATAL)
-    try:
-        app.run(main)
-    except UserError as error:
-        sys.exit(f'error: {error}')
-
-
 if __name__ == '__main__':
-    run()
+    program.run(main)
