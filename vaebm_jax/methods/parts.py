@@ -10,12 +10,12 @@ import optax
 from vaebm_jax.config import Config
 from vaebm_jax.data.augment import augment
 from vaebm_jax.data.batch import Batch
-from vaebm_jax.methods.devices import local_copy, mean_over_devices
+from vaebm_jax.methods.devices import image_keys, local_copy, mean_over_devices
 from vaebm_jax.models import spectral, vae
 from vaebm_jax.models.apply import decode, energy_of
 from vaebm_jax.models.energy import mle_loss
 from vaebm_jax.models.states import TrainState
-from vaebm_jax.samplers.keys import fold_in, normal
+from vaebm_jax.samplers.keys import branch, chain_keys, fold_in, normal
 
 _OVERSHOT = 1.1  # Beyond the data's range, times this, is where chains that diverge go.
 
@@ -87,6 +87,48 @@ def update_energy(
     if config.energy.spectral_norm:
         state = state.replace(extra=spectral.iterate(state.params, state.extra))
     return state, metrics
+
+
+def learn_from_chains(
+    key: chex.PRNGKey,
+    energy: TrainState,
+    batch: Batch,
+    chains: tuple[chex.Array, chex.Array, dict[str, chex.Array]],
+    first: chex.Numeric,
+    config: Config,
+    axis_name: str | None = None,
+    condition: chex.Array | None = None,
+) -> tuple[TrainState, Metrics]:
+    """`update_energy` on the data against the ends of chains, and metrics of these chains.
+
+    Data and samples are changed at random as configured (`energy.data_noise`, `start_noise`,
+    `augment`).
+
+    Args:
+      key: this iteration's, the same on every device.
+      energy: the model.
+      batch: this device's images.
+      chains: their starts, their ends and `langevin_sample`'s info, of this device.
+      first: the global index of this device's first chain.
+      config: the experiment.
+      axis_name: the mapped axis of devices, if there is one.
+      condition: of the chains, or None.
+    """
+    starts, refined, info = chains
+    keys_noise, keys_data = (
+        image_keys(branch(key, name), batch, axis_name) for name in ('data noise', 'energy data')
+    )
+    keys_samples = chain_keys(branch(key, 'energy samples'), len(refined), first)
+    observed = with_noise(keys_noise, batch, config.energy.data_noise)
+    observed = disguised(keys_data, observed, config, energy.step)
+    samples = disguised(keys_samples, Batch(refined, condition), config, energy.step)
+    energy, energy_metrics = update_energy(energy, observed, samples, config, axis_name)
+
+    metrics = chain_metrics(starts, refined, info, batch.image, config, axis_name)
+    start = metrics.pop('langevin/energy_start')
+    if not is_disguised(config):  # Otherwise the two energies are not of the same images.
+        metrics['langevin/energy_drop'] = start - energy_metrics['energy_samples']
+    return energy, energy_metrics | metrics
 
 
 def with_noise(keys: chex.PRNGKey, batch: Batch, std: chex.Numeric) -> Batch:

@@ -15,17 +15,13 @@ from vaebm_jax.methods.chains import ancestral_langevin_sample
 from vaebm_jax.methods.devices import chain_condition, image_keys, local_chains, local_copy
 from vaebm_jax.methods.parts import (
     Metrics,
-    chain_metrics,
-    disguised,
-    is_disguised,
     known_z_loss,
+    learn_from_chains,
     truth_loss,
-    update_energy,
     update_vae,
-    with_noise,
 )
 from vaebm_jax.models.states import States
-from vaebm_jax.samplers.keys import branch, chain_keys
+from vaebm_jax.samplers.keys import chain_keys
 
 
 def train_step(
@@ -54,23 +50,19 @@ def train_step(
         chain_keys(part, num_chains, first)
         for part in (key_prior, key_langevin, key_posterior, key_dropout)
     )
-    keys_noise, keys_data = (
-        image_keys(branch(key, name), batch, axis_name) for name in ('data noise', 'energy data')
-    )
-    keys_samples = chain_keys(branch(key, 'energy samples'), num_chains, first)
     keys_truth = image_keys(key_truth, batch, axis_name)
     condition = chain_condition(batch.condition, num_chains)
 
     # (i), (ii): the decoder maps z to ancestral samples, and Langevin dynamics refines them.
     local = local_copy(states, axis_name)
-    ancestral, refined, info = ancestral_langevin_sample(
+    chains = ancestral_langevin_sample(
         keys_prior, keys_langevin, local, config, num_chains, condition
     )
+    refined = chains[1]
     # Eq. 2: the energy learns from the data against the refined samples.
-    observed = with_noise(keys_noise, batch, config.energy.data_noise)
-    observed = disguised(keys_data, observed, config, states.energy.step)
-    samples = disguised(keys_samples, Batch(refined, condition), config, states.energy.step)
-    energy, energy_metrics = update_energy(states.energy, observed, samples, config, axis_name)
+    energy, energy_metrics = learn_from_chains(
+        key, states.energy, batch, chains, first, config, axis_name, condition
+    )
     # Eq. 3: the VAE learns from the refined samples (and, if configured, from others).
     known_z = functools.partial(known_z_loss, keys_prior, refined, condition, config)
     truth = functools.partial(truth_loss, keys_truth, batch, config)
@@ -85,12 +77,8 @@ def train_step(
         axis_name,
         teaching=(truth, known_z),
     )
-    metrics = chain_metrics(ancestral, refined, info, batch.image, config, axis_name)
-    start = metrics.pop('langevin/energy_start')
-    if not is_disguised(config):  # Otherwise the two energies are not of the same images.
-        metrics['langevin/energy_drop'] = start - energy_metrics['energy_samples']
     states = states.advance(energy=energy, encoder=encoder, decoder=decoder)
-    return states, energy_metrics | vae_metrics | metrics
+    return states, energy_metrics | vae_metrics
 
 
 def sample(
