@@ -45,5 +45,13 @@ def test_a_gap_is_compared_with_the_last_rows_that_have_one():
     assert warnings(500, swing, [*wide, *[HEALTHY] * 20])
 
 
+def test_a_method_without_an_encoder_has_no_rate():
+    row = {name: value for name, value in HEALTHY.items() if name != 'rate'}
+    assert not warnings(500, row)
+    (line,) = warnings(500, row | {'spread': 0.02})
+    assert "all samples look the same (spread 0.02 of the data's)" in line
+    assert 'kl_weight' not in line and 'nats' not in line
+
+
 def test_a_warm_start_has_no_samples_to_look_at():
     assert not warnings(500, {'rate': 0.0, 'distortion': 1.0}, [])

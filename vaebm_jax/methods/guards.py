@@ -30,13 +30,15 @@ def warnings(
 
 def _collapse(step, metrics):
     spread = min(metrics['spread'], metrics.get('spread_ancestral', 1.0))
+    rate = metrics.get('rate')  # Of an encoder, if there is one.
     # In the first 200 steps all runs look so.
-    if step < 200 or (metrics['rate'] >= 0.1 and spread >= 0.1):
+    if step < 200 or ((rate is None or rate >= 0.1) and spread >= 0.1):
         return ''
+    rate, weight = ('', '') if rate is None else (f'rate {rate:.2g} nats, ', ', or vae.kl_weight')
     return (
-        f'all samples look the same (rate {metrics["rate"]:.2g} nats, spread {spread:.2g} of the '
-        "data's). Usual causes: a flat energy (raise energy.learning_rate) or one too fast for the "
-        'VAE (lower it, or vae.kl_weight)'
+        f"all samples look the same ({rate}spread {spread:.2g} of the data's). Usual causes: a "
+        'flat energy (raise energy.learning_rate) or one too fast for the decoder '
+        f'(lower it{weight})'
     )
 
 
