@@ -57,6 +57,9 @@ CONFIGS = {
     'dense': DENSE,
     'replay': dataclasses.replace(DENSE, method='replay'),
     'five': dataclasses.replace(DENSE, method='five'),
+    'coopnets': dataclasses.replace(
+        DENSE, method='coopnets', langevin=LangevinConfig(num_steps=5, latent_steps=2)
+    ),
     'known z': dataclasses.replace(
         CONFIG,
         energy=EnergyConfig(

@@ -24,7 +24,7 @@ from vaebm_jax.data.loading import first_images
 from vaebm_jax.evaluation.likelihood import evaluate_likelihood
 from vaebm_jax.evaluation.scores import evaluate
 from vaebm_jax.figures.film import write_geometry
-from vaebm_jax.methods import METHODS, is_unused
+from vaebm_jax.methods import METHODS, is_unused, unused_settings
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import recovery
 from vaebm_jax.tasks.images import sample
@@ -65,8 +65,8 @@ def test_unused_settings_change_nothing(tiny_config, tmp_path):
         config,
         num_chains=16,
         warmup_steps=3,
-        langevin=LangevinConfig(7, 0.1, 0.5, 2.0),
-        energy=EnergyConfig(2.0, 0.5, 3.0, 0.1, 0.9, 0.9, 7.0, 1.5, 0.0, 0.2),
+        langevin=LangevinConfig(7, 0.1, 0.5, 2.0, 3, 0.2),
+        energy=EnergyConfig(2.0, 0.5, 3.0, 0.1, 0.9, 0.9, 7.0, 1.5, 0.0, 0.2, 0.1, 500, ('flip',)),
         vae=dataclasses.replace(config.vae, truth_weight=5.0, bound_weight=0.5, known_z_weight=2.0),
         network=network,
         schedule=dataclasses.replace(config.schedule, energy_steps=4),
@@ -101,6 +101,17 @@ def test_training_names_what_it_does_not_use(tiny_config, tmp_path, capsys):
     )
     train(tiny_config, tmp_path / 'vaebm')
     assert 'not used' not in capsys.readouterr().err
+
+
+def test_a_setting_of_another_method_is_named_only_if_it_is_set(tiny_config):
+    assert unused_settings(tiny_config) == []
+    name = 'langevin.latent_steps'
+    langevin = dataclasses.replace(tiny_config.langevin, latent_steps=5)
+    config = dataclasses.replace(tiny_config, langevin=langevin)
+    assert unused_settings(config) == [name] and is_unused(name, tiny_config)
+    config = dataclasses.replace(config, method='coopnets')
+    assert name not in unused_settings(config) and not is_unused(name, config)
+    assert unused_settings(vae_of(tiny_config)) == list(METHODS['vae'].unused)
 
 
 def test_evaluate_scores_what_there_is(tiny_config, run, capsys):

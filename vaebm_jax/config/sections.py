@@ -158,6 +158,13 @@ class LangevinConfig(Settings):
         'the longest (δ²/2) ∇U(x) of an image in a step; 0: no limit, as in the paper.',
         NOT_NEGATIVE,
     )
+    latent_steps: int = setting(
+        0,
+        'coopnets: number of steps by which z is moved towards the refined sample before the '
+        'decoder learns; 0: the z that the chain started from.',
+        COUNT,
+    )
+    latent_step_size: float = setting(0.1, 'coopnets: δ of these steps.', POSITIVE)
 
 
 @dataclasses.dataclass(eq=False)
@@ -415,7 +422,8 @@ class Config(Settings):
     )
     method: str = setting(
         'vaebm',
-        'vaebm, or a baseline: vae learns from the data, without an energy.',
+        'vaebm, or a baseline: vae learns from the data, without an energy; coopnets has an energy '
+        'and a decoder, without an encoder.',
         ROW,
     )
     warmup_steps: int = setting(

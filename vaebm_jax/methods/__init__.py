@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import chex
 import jax.numpy as jnp
 
-from vaebm_jax.config import CHOICES, Config
-from vaebm_jax.methods import guards, vae, vaebm
+from vaebm_jax.config import CHOICES, Config, described
+from vaebm_jax.methods import coopnets, guards, vae, vaebm
 from vaebm_jax.methods.parts import Metrics
 from vaebm_jax.models.create import (
     DECODER,
@@ -40,6 +40,7 @@ class Method(NamedTuple):
       progress: templates of a progress line, filled with metrics; skipped if a metric is missing.
       warnings: `(step, metrics, metrics of earlier rows) -> lines`, as `guards.warnings`.
       unused: settings without effect; `langevin.*` is a complete section.
+      settings: settings without effect in all methods that do not list them here.
       needs: `config -> (setting, what would be right)` for each setting that is wrong.
     """
 
@@ -52,10 +53,13 @@ class Method(NamedTuple):
     progress: tuple[str, ...] = ()
     warnings: Callable[..., list[str]] = lambda step, metrics, earlier: []
     unused: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     needs: Callable[[Config], Iterable[tuple[str, str]]] = lambda config: ()
 
 
 _DECODED = 'ancestral samples (decoder)'
+_REFINED = 'after {config.langevin.num_steps} Langevin steps'
+_ENERGIES = 'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}'
 _RATE_AND_DISTORTION = 'rate {rate:.3g}, distortion {distortion:.3g}'
 
 METHODS = {
@@ -63,15 +67,9 @@ METHODS = {
         roles={'energy': ENERGY, 'encoder': ENCODER, 'decoder': DECODER},
         step=vaebm.train_step,
         sample=vaebm.sample,
-        stages={
-            'ancestral': _DECODED,
-            'refined': 'after {config.langevin.num_steps} Langevin steps',
-        },
+        stages={'ancestral': _DECODED, 'refined': _REFINED},
         warm_start=vae.vae_step,
-        progress=(
-            'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}',
-            _RATE_AND_DISTORTION,
-        ),
+        progress=(_ENERGIES, _RATE_AND_DISTORTION),
         warnings=guards.warnings,
     ),
     'vae': Method(
@@ -94,6 +92,24 @@ METHODS = {
             'condition.updates',
             'divergence.max_energy',
         ),
+    ),
+    'coopnets': Method(
+        roles={'energy': ENERGY, 'decoder': DECODER},
+        step=coopnets.coopnets_step,
+        sample=vaebm.sample,
+        stages={'ancestral': _DECODED, 'refined': _REFINED},
+        progress=(_ENERGIES, 'distortion {distortion:.3g}'),
+        warnings=guards.warnings,
+        unused=(
+            'warmup_steps',
+            'vae.kl_weight',
+            'vae.bound_weight',
+            'vae.known_z_weight',
+            'vae.truth_weight',
+            'vae.guess_weight',
+            'network.encoder',
+        ),
+        settings=('langevin.latent_steps', 'langevin.latent_step_size'),
     ),
 }
 CHOICES['method'] = METHODS
@@ -149,7 +165,19 @@ def has_energy(config: Config) -> bool:
 
 def is_unused(name: str, config: Config) -> bool:
     """Whether a setting, by its dotted name, has no effect in the method."""
-    return any(fnmatch.fnmatchcase(name, unused) for unused in METHODS[config.method].unused)
+    method = METHODS[config.method]
+    is_of_some = any(name in row.settings for row in METHODS.values())
+    return (is_of_some and name not in method.settings) or any(
+        fnmatch.fnmatchcase(name, unused) for unused in method.unused
+    )
+
+
+def unused_settings(config: Config) -> list[str]:
+    """The method's `unused`, and settings of other methods alone that are not at their default."""
+    changed = [name for name, (field, value) in described(config).items() if value != field.default]
+    listed = METHODS[config.method].unused
+    own = dict.fromkeys(name for row in METHODS.values() for name in row.settings)
+    return [*listed, *(name for name in own if name in changed and is_unused(name, config))]
 
 
 def refuse_without_energy(mode: str, config: Config) -> None:

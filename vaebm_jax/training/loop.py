@@ -14,7 +14,7 @@ from vaebm_jax.config import Config, refuse_other_run, to_json, validate
 from vaebm_jax.data.conditions import idle_settings
 from vaebm_jax.data.loading import Files, open_images
 from vaebm_jax.data.order import batch_indices, stream
-from vaebm_jax.methods import METHODS, create_states, rates_at
+from vaebm_jax.methods import METHODS, create_states, rates_at, unused_settings
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.models.states import States
 from vaebm_jax.runtime import distributed, log
@@ -88,7 +88,7 @@ def train(
         f'jax {jax.__version__}, {len(devices)} x {devices[0].device_kind} ({devices[0].platform})'
         + (f' in {jax.process_count()} processes' if jax.process_count() > 1 else '')
     )
-    if unused := METHODS[config.method].unused:
+    if unused := unused_settings(config):
         log.say(f'not used by {config.method}: {", ".join(unused)}')
     if idle := idle_settings(config):
         log.say(f'not used by condition.kind {config.condition.kind}: {", ".join(idle)}')
