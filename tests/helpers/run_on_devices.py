@@ -60,6 +60,9 @@ CONFIGS = {
     'coopnets': dataclasses.replace(
         DENSE, method='coopnets', langevin=LangevinConfig(num_steps=5, latent_steps=2)
     ),
+    'persistent': dataclasses.replace(
+        DENSE, method='persistent', langevin=LangevinConfig(num_steps=5, memory_size=40)
+    ),
     'known z': dataclasses.replace(
         CONFIG,
         energy=EnergyConfig(

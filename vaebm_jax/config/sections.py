@@ -165,6 +165,9 @@ class LangevinConfig(Settings):
         COUNT,
     )
     latent_step_size: float = setting(0.1, 'coopnets: δ of these steps.', POSITIVE)
+    memory_size: int = setting(
+        10_000, 'persistent: number of images in the replay memory, the newest.', AT_LEAST_1
+    )
 
 
 @dataclasses.dataclass(eq=False)
@@ -423,7 +426,8 @@ class Config(Settings):
     method: str = setting(
         'vaebm',
         'vaebm, or a baseline: vae learns from the data, without an energy; coopnets has an energy '
-        'and a decoder, without an encoder.',
+        'and a decoder, without an encoder; short_run and persistent have an energy alone, whose '
+        'chains start from noise, or from a replay memory.',
         ROW,
     )
     warmup_steps: int = setting(

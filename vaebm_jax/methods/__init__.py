@@ -8,7 +8,7 @@ import chex
 import jax.numpy as jnp
 
 from vaebm_jax.config import CHOICES, Config, described
-from vaebm_jax.methods import coopnets, guards, vae, vaebm
+from vaebm_jax.methods import coopnets, guards, persistent, short_run, vae, vaebm
 from vaebm_jax.methods.parts import Metrics
 from vaebm_jax.models.create import (
     DECODER,
@@ -62,6 +62,17 @@ _REFINED = 'after {config.langevin.num_steps} Langevin steps'
 _ENERGIES = 'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}'
 _RATE_AND_DISTORTION = 'rate {rate:.3g}, distortion {distortion:.3g}'
 
+_NO_VAE = (
+    'latent_dim',
+    'warmup_steps',
+    'vae.*',
+    'network.encoder',
+    'network.decoder',
+    'network.decoder_norm',
+    'network.decoder_modulated',
+    'network.decoder_output',
+)
+
 METHODS = {
     'vaebm': Method(
         roles={'energy': ENERGY, 'encoder': ENCODER, 'decoder': DECODER},
@@ -110,6 +121,28 @@ METHODS = {
             'network.encoder',
         ),
         settings=('langevin.latent_steps', 'langevin.latent_step_size'),
+    ),
+    'short_run': Method(
+        roles={'energy': ENERGY},
+        step=short_run.short_run_step,
+        sample=short_run.sample,
+        stages={'noise': 'uniform noise', 'refined': _REFINED},
+        progress=(_ENERGIES,),
+        warnings=guards.warnings,
+        unused=_NO_VAE,
+        needs=short_run.needs,
+    ),
+    'persistent': Method(
+        roles={'energy': ENERGY},
+        step=persistent.persistent_step,
+        sample=persistent.sample,
+        stages={'memory': 'images of the replay memory', 'refined': _REFINED},
+        init_memory=persistent.init_memory,
+        progress=(_ENERGIES,),
+        warnings=guards.warnings,
+        unused=_NO_VAE,
+        settings=('langevin.memory_size',),
+        needs=persistent.needs,
     ),
 }
 CHOICES['method'] = METHODS

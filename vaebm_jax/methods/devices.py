@@ -52,6 +52,24 @@ def mean_over_devices(tree: chex.ArrayTree, axis_name: str | None) -> chex.Array
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
+def all_rows(rows: chex.Array, first: chex.Numeric, axis_name: str | None = None) -> chex.Array:
+    """The rows of all devices, `[D * n, ...]` of a device's `[n, ...]`, by their global index.
+
+    Bit for bit: each row is added to zeros.
+
+    Args:
+      rows: this device's, whole numbers.
+      first: the global index of this device's first row.
+      axis_name: the mapped axis of devices, if there is one.
+    """
+    if axis_name is None:
+        return rows
+    num_rows = jax.lax.axis_size(axis_name) * len(rows)
+    places = first + jnp.arange(len(rows), dtype=jnp.int32)
+    spread = jnp.zeros((num_rows, *rows.shape[1:]), jnp.int32).at[places].set(rows)
+    return jax.lax.psum(spread, axis_name).astype(rows.dtype)
+
+
 def local_copy(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
     """Replicated values as device-local ones, so their gradient is that of the local device.
 

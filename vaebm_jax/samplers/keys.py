@@ -73,10 +73,12 @@ def normal(
     return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
 
 
-def uniform(keys: chex.PRNGKey, dtype: chex.ArrayDType = jnp.float32) -> chex.Array:
-    """A uniform number in [0, 1) from each chain's key, `[B]`; types as in `normal`."""
+def uniform(
+    keys: chex.PRNGKey, dtype: chex.ArrayDType = jnp.float32, shape: tuple[int, ...] = ()
+) -> chex.Array:
+    """Uniform numbers in [0, 1), `[B, *shape]`, each row from its chain's key; as in `normal`."""
     dtype = _at_least_float32(dtype)
-    return jax.vmap(lambda key: jax.random.uniform(key, dtype=dtype))(keys)
+    return jax.vmap(lambda key: jax.random.uniform(key, shape, dtype))(keys)
 
 
 def _at_least_float32(dtype):
