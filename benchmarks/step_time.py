@@ -131,6 +131,7 @@ def our_parts(config):
             step_size=config.langevin.step_size,
             noise_scale=config.langevin.noise_scale,
             max_drift=config.langevin.max_drift,
+            max_element_drift=config.langevin.max_element_drift,
         )
 
     def energy(states, x):

@@ -159,6 +159,8 @@ class Step:
             x = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.potential(x).sum(), x)
             drift = half_square * gradient
+            if langevin['max_element_drift']:
+                drift = drift.clamp(-langevin['max_element_drift'], langevin['max_element_drift'])
             if langevin['max_drift']:
                 length = drift.flatten(1).norm(dim=1).clamp(min=1e-30)
                 drift = drift * (langevin['max_drift'] / length).clamp(max=1)[:, None, None, None]

@@ -252,6 +252,7 @@ WRONG = {
     ),
     'noise_scale': ((langevin,), [-1.0, NAN, INF, 'x', [0.1], 2**40]),
     'max_drift': ((langevin,), [-1.0, NAN, INF, 'x', [0.1], 2**40]),
+    'max_element_drift': ((langevin,), [-1.0, NAN, INF, 'x', [0.1], 2**40]),
     'first_step': ((langevin,), [-1, 0.5, 'x', [1], 2**40]),
     'moves': ((langevin,), [[True], np.ones((1, 3)), np.ones(3, bool), np.ones((2, 3), bool)]),
     'x': (

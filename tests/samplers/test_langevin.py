@@ -211,6 +211,35 @@ def test_a_drift_too_long_is_shortened_and_no_other():
     np.testing.assert_array_equal(at_rest, 0.0)
 
 
+def test_elements_of_a_drift_are_bounded_each_by_itself():
+    x = jnp.array([[3.0, -4.0, 0.3], [0.3, 0.4, 0.0]])
+    settings = dict(num_steps=1, step_size=1.0, noise_scale=0.0, max_element_drift=1.0)
+    bounded, _ = langevin_sample(KEY, gaussian_energy(), x, **settings)
+    np.testing.assert_allclose(bounded, [[2.0, -3.0, 0.15], [0.15, 0.2, 0.0]], rtol=1e-6)
+    both, _ = langevin_sample(KEY, gaussian_energy(), x, max_drift=0.5, **settings)
+    length = np.sqrt(2.0 + 0.15**2)
+    np.testing.assert_allclose(
+        both[0], x[0] - np.array([1.0, -1.0, 0.15]) * 0.5 / length, rtol=1e-6
+    )
+
+
+def test_the_published_steps_of_a_persistent_chain():
+    """0.2 a step where the gradient is large (pixels of [-1, 1]), and x - 10 f'(v) where not.
+
+    Du and Mordatch: v -= 10 clip(df/dv, ±0.01), with v in [0, 1] and an energy in units of f.
+    """
+    settings = dict(step_size=0.01, noise_scale=0.0, max_element_drift=0.2)
+    steep = lambda x: 8e5 * jnp.sum(x, axis=-1)
+    x, _ = langevin_sample(KEY, steep, jnp.array([[0.8, 0.5]]), num_steps=5, **settings)
+    np.testing.assert_allclose(x, [[-0.2, -0.5]], atol=1e-6)
+    v, curvature = np.array([0.9, 0.4]), 0.02
+    smooth = lambda x: 8e5 * 0.5 * curvature * jnp.sum(jnp.square((x + 1) / 2 - 0.5), axis=-1)
+    start = jnp.asarray([2 * v - 1], jnp.float32)
+    x, _ = langevin_sample(KEY, smooth, start, num_steps=1, **settings)
+    theirs = v - 10 * np.clip(curvature * (v - 0.5), -0.01, 0.01)
+    np.testing.assert_allclose((np.asarray(x[0]) + 1) / 2, theirs, atol=1e-6)
+
+
 def test_chains_go_on_as_if_they_had_not_paused():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
     energy_fn = lambda x: jnp.sum(jnp.square(x), axis=1)

@@ -158,6 +158,9 @@ class LangevinConfig(Settings):
         'the longest (δ²/2) ∇U(x) of an image in a step; 0: no limit, as in the paper.',
         NOT_NEGATIVE,
     )
+    max_element_drift: float = setting(
+        0.0, 'the same bound for each pixel by itself, applied first; 0: no limit.', NOT_NEGATIVE
+    )
     latent_steps: int = setting(
         0,
         'coopnets: number of steps by which z is moved towards the refined sample before the '

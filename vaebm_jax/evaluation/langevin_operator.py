@@ -35,7 +35,12 @@ def chain_operator(
     if noise < width:
         raise ValueError(f'step_size * noise_scale must be at least {width:.3g}, got {noise:.3g}')
     moved = langevin_step(
-        points, gradient, 0.0, step_size=config.step_size, max_drift=config.max_drift
+        points,
+        gradient,
+        0.0,
+        step_size=config.step_size,
+        max_drift=config.max_drift,
+        max_element_drift=config.max_element_drift,
     )
     moved = np.clip(moved, grid.points[0], grid.points[-1])
     x, y = (part / part.sum(axis=1, keepdims=True) for part in gaussians(moved, noise, grid))

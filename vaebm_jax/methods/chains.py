@@ -68,6 +68,7 @@ def run_chain(
         step_size=config.langevin.step_size,
         noise_scale=config.langevin.noise_scale,
         max_drift=config.langevin.max_drift,
+        max_element_drift=config.langevin.max_element_drift,
         first_step=first_step,
         moves=~observed_of(condition) if hides else None,
     )

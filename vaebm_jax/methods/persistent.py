@@ -7,7 +7,7 @@ sampler and loss in the units of this package (pixels in [-1, 1], energies in na
 
     energy.reference_std=0  energy.scale=8e5  energy.spectral_norm=1  energy.l2=1
     energy.learning_rate=3e-4  energy.adam_b1=0
-    langevin.num_steps=60  langevin.step_size=0.01
+    langevin.num_steps=60  langevin.step_size=0.01  langevin.max_element_drift=0.2
     data.dequantize=True
 
 with residual rows `network.energy`. Where this differs from the authors' code:

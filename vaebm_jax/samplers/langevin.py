@@ -17,25 +17,32 @@ def langevin_step(
     step_size: float,
     noise_scale: float = 1.0,
     max_drift: float = 0.0,
+    max_element_drift: float = 0.0,
 ) -> chex.Array:
     """One step, `x - (δ²/2) ∇U(x) + δ · noise_scale · noise` (poster, Langevin dynamics).
 
     δ is `step_size`; others write ε = δ²/2. If `max_drift` is not 0, a chain's drift
-    `(δ²/2) ∇U(x)` is clipped to that Euclidean norm, over all dimensions.
+    `(δ²/2) ∇U(x)` is clipped to that Euclidean norm, over all dimensions; before that, each of its
+    elements to ±`max_element_drift`, if this is not 0.
     """
     # Points may have fewer bits than noise and settings, also under strict promotion.
     with jax.numpy_dtype_promotion('standard'):
         drift = 0.5 * step_size**2 * gradient
+        if not _is_zero(max_element_drift):
+            drift = jnp.clip(drift, -_bound(max_element_drift), _bound(max_element_drift))
         if not _is_zero(max_drift):
             length = _length(drift).reshape(-1, *[1] * (x.ndim - 1))
-            bound = jnp.where(max_drift == 0, jnp.inf, max_drift)  # It may be traced.
-            drift = drift * jnp.minimum(1.0, bound / jnp.maximum(length, 1e-30))
+            drift = drift * jnp.minimum(1.0, _bound(max_drift) / jnp.maximum(length, 1e-30))
         return x - drift + step_size * noise_scale * noise
 
 
 def _is_zero(setting):
     """Whether a setting is the number 0; a traced one may have any value."""
     return isinstance(setting, int | float) and setting == 0
+
+
+def _bound(setting):
+    return jnp.where(setting == 0, jnp.inf, setting)  # It may be traced.
 
 
 def _length(x):
@@ -51,6 +58,7 @@ def langevin_sample(
     step_size: float,
     noise_scale: float = 1.0,
     max_drift: float = 0.0,
+    max_element_drift: float = 0.0,
     first_step: chex.Numeric = 0,
     moves: chex.Array | None = None,
 ) -> tuple[chex.Array, dict[str, chex.Array]]:
@@ -71,6 +79,7 @@ def langevin_sample(
       max_drift: largest norm of a chain's drift in one step; 0: no bound, which is exact Langevin
         dynamics. A bound that chains seldom reach keeps those that overshoot at a steep point from
         diverging.
+      max_element_drift: largest absolute value of an element of the drift; 0: no bound.
       first_step: number of steps that these chains have already done: with the same key they
         continue as if they had not paused.
       moves: update mask, bool, of a shape that broadcasts to `x` in as many axes; where it is False
@@ -89,12 +98,13 @@ def langevin_sample(
     x = arguments.points(x)
     num_steps = arguments.whole_number('num_steps', num_steps)
     arguments.check_positive(step_size=step_size)
-    arguments.check_not_negative(noise_scale=noise_scale, max_drift=max_drift)
+    bounds = dict(max_drift=max_drift, max_element_drift=max_element_drift)
+    arguments.check_not_negative(noise_scale=noise_scale, **bounds)
     arguments.check_step(first_step=first_step)
     if moves is not None:
         arguments.check_mask('moves', moves, x)
     keys = chain_keys(key, x.shape[0])
-    numbers = dict(step_size=step_size, noise_scale=noise_scale, max_drift=max_drift)
+    numbers = dict(step_size=step_size, noise_scale=noise_scale, **bounds)
     zeros = {name: number for name, number in numbers.items() if _is_zero(number)}
     numbers = {name: number for name, number in numbers.items() if name not in zeros}
     return run_compiled(
