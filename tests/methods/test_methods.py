@@ -66,7 +66,9 @@ def test_unused_settings_change_nothing(tiny_config, tmp_path):
         num_chains=16,
         warmup_steps=3,
         langevin=LangevinConfig(7, 0.1, 0.5, 2.0, 1.0, 3, 0.2, 99),
-        energy=EnergyConfig(2.0, 0.5, 3.0, 0.1, 0.9, 0.9, 7.0, 1.5, 0.0, 0.2, 0.1, 500, ('flip',)),
+        energy=EnergyConfig(
+            2.0, 0.5, 3.0, 0.1, 0.9, 0.9, 7.0, 0.5, 1.5, 0.0, 0.2, 0.1, 500, ('flip',)
+        ),
         vae=dataclasses.replace(config.vae, truth_weight=5.0, bound_weight=0.5, known_z_weight=2.0),
         network=network,
         schedule=dataclasses.replace(config.schedule, energy_steps=4),

@@ -196,6 +196,12 @@ class EnergyConfig(Settings):
         'gradients are clipped to this norm, in units of scale; 0: no clipping.',
         NOT_NEGATIVE,
     )
+    max_grad_element: float = setting(
+        0.0,
+        'each element of a gradient is clipped to this, in units of scale, and three standard '
+        'deviations of its earlier values; 0: no clipping.',
+        NOT_NEGATIVE,
+    )
     spectral_norm: float = setting(
         0.0,
         'every kernel is scaled to have this largest singular value; 0: no normalization.',

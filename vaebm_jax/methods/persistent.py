@@ -6,7 +6,7 @@ of devices. Any energy of the config trains; the published one is without a refe
 sampler and loss in the units of this package (pixels in [-1, 1], energies in nats) are
 
     energy.reference_std=0  energy.scale=8e5  energy.spectral_norm=1  energy.l2=1
-    energy.learning_rate=3e-4  energy.adam_b1=0
+    energy.learning_rate=3e-4  energy.adam_b1=0  energy.max_grad_element=0.1
     langevin.num_steps=60  langevin.step_size=0.01  langevin.max_element_drift=0.2
     data.dequantize=True
 

@@ -51,13 +51,48 @@ def _functions(network):
 @functools.lru_cache
 def _adam(section, schedule, num_steps):
     rate = learning_rate(section.learning_rate, schedule, num_steps)
-    adam = optax.adam(rate, b1=section.adam_b1, b2=section.adam_b2)
-    if not section.max_grad_norm:
-        return adam
+    steps = [optax.adam(rate, b1=section.adam_b1, b2=section.adam_b2)]
     unit = 1.0
     if isinstance(section, EnergyConfig):
         unit = section.scale or section.reference_std**-2
-    return optax.chain(optax.clip_by_global_norm(section.max_grad_norm * unit), adam)
+        if section.max_grad_element:
+            steps.insert(0, clip_by_moment(section.adam_b2, section.max_grad_element * unit))
+    if section.max_grad_norm:
+        steps.insert(0, optax.clip_by_global_norm(section.max_grad_norm * unit))
+    return optax.chain(*steps) if len(steps) > 1 else steps[0]
+
+
+class Moment(NamedTuple):
+    """The state of `clip_by_moment`: number of updates, and the mean of squares."""
+
+    count: chex.Array
+    squares: chex.ArrayTree
+
+
+def clip_by_moment(decay: float, limit: float) -> optax.GradientTransformation:
+    """Clips each element of a gradient to three standard deviations of those before, and `limit`.
+
+    To `±(3 sqrt(v / (1 - decay^t)) + limit)`, where v is the decaying mean of squares of the
+    clipped elements before the t-th update, as in Adam's second moment (Y. Du, I. Mordatch, 2019:
+    limit 0.1).
+    """
+
+    def update(grads, state, params=None):
+        del params
+        count = state.count + 1
+
+        def clip(grad, square):
+            bound = 3.0 * jnp.sqrt(square / (1.0 - decay**count)) + limit
+            return jnp.clip(grad, -bound, bound).astype(grad.dtype)
+
+        grads = jax.tree.map(clip, grads, state.squares)
+        squares = optax.tree.update_moment(grads, state.squares, decay, 2)
+        return grads, Moment(count, squares)
+
+    zeros = lambda params: jax.tree.map(jnp.zeros_like, params)
+    return optax.GradientTransformation(
+        lambda params: Moment(jnp.zeros((), jnp.int32), zeros(params)), update
+    )
 
 
 def _energy(config, **common):
