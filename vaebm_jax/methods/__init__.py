@@ -118,6 +118,7 @@ METHODS = {
             'vae.known_z_weight',
             'vae.truth_weight',
             'vae.guess_weight',
+            'vae.mean_weight',
             'network.encoder',
         ),
         settings=('langevin.latent_steps', 'langevin.latent_step_size'),
