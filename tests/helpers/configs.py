@@ -1,9 +1,10 @@
 """Configs for tests."""
 
+import dataclasses
 import importlib.util
 
 from helpers.commands import ROOT
-from vaebm_jax.config import Config, DataConfig, LangevinConfig, NetworkConfig
+from vaebm_jax.config import Config, DataConfig, EnergyConfig, LangevinConfig, NetworkConfig
 
 
 def tiny() -> Config:
@@ -55,3 +56,15 @@ def read_config(name):
 
 
 U_NET = (('down', 8, 3), ('conv', 8, 3), ('down', 8, 3), ('up', 8, 3), ('conv', 8, 3), ('up', 8, 3))
+
+# Method -> settings of a small run of it, beside those of `rival`.
+RIVALS = {
+    'wgan_gp': {'energy': EnergyConfig(updates=2)},
+}
+
+
+def rival(method: str) -> Config:
+    """A small run of a method of METHODS."""
+    config = tiny()
+    config.schedule.name = 'constant'
+    return dataclasses.replace(config, method=method, **RIVALS.get(method, {}))

@@ -3,7 +3,8 @@ r"""Run by devices.py in a process of 8 simulated devices: trains on some of the
     python -m helpers.run_on_devices \
         FOLDER NUM_STEPS float32|float64 NAME NUM_DEVICESxSTEPS_PER_CALL ...
 
-With `-shard_map` at its end, a run (of one step a call) is compiled without pmap.
+NAME is one of CONFIGS, or a method. With `-shard_map` at its end, a run (of one step a call) is
+compiled without pmap.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from helpers.configs import rival
 from helpers.toy_methods import ROWS
 from vaebm_jax.config import (
     ConditionConfig,
@@ -152,7 +154,7 @@ def save(path, states, metrics, late_compilations):
 
 
 def main(folder, num_steps, dtype, name, *runs):
-    config = CONFIGS[name]
+    config = CONFIGS.get(name) or rival(name)
     images = load_images(config.data)
     fresh = fresh_states(config, dtype)
     for run in runs:

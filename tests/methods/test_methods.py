@@ -67,7 +67,7 @@ def test_unused_settings_change_nothing(tiny_config, tmp_path):
         warmup_steps=3,
         langevin=LangevinConfig(7, 0.1, 0.5, 2.0, 1.0, 3, 0.2, 99),
         energy=EnergyConfig(
-            2.0, 0.5, 3.0, 0.1, 0.9, 0.9, 7.0, 0.5, 1.5, 0.0, 0.2, 0.1, 500, ('flip',)
+            2.0, 0.5, 3.0, 0.1, 0.9, 0.9, 7.0, 0.5, 1.5, 0.0, 0.2, 0.1, 500, ('flip',), 3
         ),
         vae=dataclasses.replace(config.vae, truth_weight=5.0, bound_weight=0.5, known_z_weight=2.0),
         network=network,
@@ -103,6 +103,9 @@ def test_training_names_what_it_does_not_use(tiny_config, tmp_path, capsys):
     )
     train(tiny_config, tmp_path / 'vaebm')
     assert 'not used' not in capsys.readouterr().err
+    energy = dataclasses.replace(tiny_config.energy, updates=2)
+    train(dataclasses.replace(tiny_config, energy=energy), tmp_path / 'set')
+    assert 'not used by vaebm: energy.updates\n' in capsys.readouterr().err
 
 
 def test_a_setting_of_another_method_is_named_only_if_it_is_set(tiny_config):

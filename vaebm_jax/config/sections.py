@@ -235,6 +235,12 @@ class EnergyConfig(Settings):
         'square of half the side becomes 0). Chains run on unchanged images.',
         AUGMENTS,
     )
+    updates: int = setting(
+        0,
+        "wgan_gp: number of the critic's updates in an iteration, each with its own part of the "
+        "batch; 0: 5, the paper's.",
+        COUNT,
+    )
 
 
 @dataclasses.dataclass(eq=False)
@@ -436,7 +442,8 @@ class Config(Settings):
         'vaebm',
         'vaebm, or a baseline: vae learns from the data, without an energy; coopnets has an energy '
         'and a decoder, without an encoder; short_run and persistent have an energy alone, whose '
-        'chains start from noise, or from a replay memory.',
+        'chains start from noise, or from a replay memory; in dcgan and wgan_gp the decoder learns '
+        'from a critic, which is the network of the energy.',
         ROW,
     )
     warmup_steps: int = setting(

@@ -8,9 +8,10 @@ import chex
 import jax.numpy as jnp
 
 from vaebm_jax.config import CHOICES, Config, described
-from vaebm_jax.methods import coopnets, guards, persistent, short_run, vae, vaebm
+from vaebm_jax.methods import coopnets, dcgan, guards, persistent, short_run, vae, vaebm, wgan_gp
 from vaebm_jax.methods.parts import Metrics
 from vaebm_jax.models.create import (
+    CRITIC,
     DECODER,
     ENCODER,
     ENERGY,
@@ -61,6 +62,27 @@ _DECODED = 'ancestral samples (decoder)'
 _REFINED = 'after {config.langevin.num_steps} Langevin steps'
 _ENERGIES = 'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}'
 _RATE_AND_DISTORTION = 'rate {rate:.3g}, distortion {distortion:.3g}'
+_UNUSED_BY_A_GAN = (
+    'num_chains',
+    'warmup_steps',
+    'langevin.*',
+    *(
+        f'energy.{name}'
+        for name in (
+            'reference_std',
+            'reference_mean',
+            'scale',
+            'l2',
+            'data_noise',
+            'start_noise',
+            'start_noise_steps',
+            'augment',
+        )
+    ),
+    *(f'vae.{name}_weight' for name in ('kl', 'bound', 'known_z', 'truth', 'guess', 'mean')),
+    'network.encoder',
+    'condition.updates',
+)
 
 _NO_VAE = (
     'latent_dim',
@@ -145,6 +167,32 @@ METHODS = {
         settings=('langevin.memory_size',),
         needs=persistent.needs,
     ),
+    'dcgan': Method(
+        roles={'energy': CRITIC, 'decoder': DECODER},
+        step=dcgan.dcgan_step,
+        sample=vae.sample,
+        stages={'ancestral': _DECODED},
+        progress=(
+            _ENERGIES,
+            'losses of critic {critic_loss:.3g}, of generator {generator_loss:.3g}',
+        ),
+        warnings=guards.gan_warnings,
+        unused=_UNUSED_BY_A_GAN,
+    ),
+    'wgan_gp': Method(
+        roles={
+            'energy': CRITIC._replace(num_updates=wgan_gp.num_updates),
+            'decoder': DECODER,
+        },
+        step=wgan_gp.wgan_gp_step,
+        sample=vae.sample,
+        stages={'ancestral': _DECODED},
+        progress=(_ENERGIES, 'gradient penalty {gradient_penalty:.3g}'),
+        warnings=guards.gan_warnings,
+        unused=_UNUSED_BY_A_GAN,
+        settings=('energy.updates',),
+        needs=wgan_gp.needs,
+    ),
 }
 CHOICES['method'] = METHODS
 
@@ -170,11 +218,13 @@ def rates_at(step: int, config: Config) -> dict[str, float]:
 
     The energy's rate follows the energy's updates, of which a warm start has none.
     """
-    sections = {role.section for role in METHODS[config.method].roles.values()}
+    method = METHODS[config.method]
+    sections = {role.section for role in method.roles.values()}
     rates = {}
     if 'energy' in sections:
         rate = learning_rate(config.energy.learning_rate, config.schedule, energy_steps(config))
-        rates['energy'] = float(rate(max(0, step - config.warmup_steps)))
+        warmup_steps = config.warmup_steps if method.warm_start else 0
+        rates['energy'] = float(rate(max(0, step - warmup_steps)))
     if 'vae' in sections:
         rate = learning_rate(config.vae.learning_rate, config.schedule, config.num_steps)
         rates['VAE'] = float(rate(step))

@@ -34,6 +34,27 @@ def image_keys(key: chex.PRNGKey, batch: Batch, axis_name: str | None = None) ->
     return chain_keys(key, num_images, device * num_images)
 
 
+def rows_of_part(
+    part: chex.Numeric, num_parts: int, batch: Batch, axis_name: str | None = None
+) -> tuple[chex.Array, chex.Array]:
+    """This device's images of a part of the batch: those whose global index mod `num_parts` is it.
+
+    The same images on any number of devices.
+
+    Returns:
+      Rows of the local batch, `[ceil(B / num_parts)]`, and a weight for each: the mean over devices
+      of the weighted sums is the mean over the part. Rows that are not of the part have weight 0.
+    """
+    num_images = batch.image.shape[0]
+    num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    first = (part - device * num_images) % num_parts
+    rows = first + num_parts * jnp.arange(-(-num_images // num_parts))
+    size = (num_devices * num_images - part + num_parts - 1) // num_parts
+    weights = jnp.where(rows < num_images, jnp.float32(num_devices) / size, 0.0)
+    return jnp.minimum(rows, num_images - 1), weights
+
+
 def chain_condition(condition: chex.Array | None, num_chains: int) -> chex.Array | None:
     """Each chain's condition `[num_chains, ...]`: that of image `i // k` for k chains per image."""
     if condition is None:

@@ -28,6 +28,20 @@ def warnings(
     return [f'warning: {sign}' for sign in found if sign]
 
 
+def gan_warnings(
+    step: int, metrics: dict[str, float], earlier: Sequence[dict[str, float]] = ()
+) -> list[str]:
+    """`warnings` of a generator that learns from a critic; earlier rows are not used."""
+    del earlier
+    if step < 200 or metrics['spread'] >= 0.1:
+        return []
+    return [
+        f"warning: all samples look the same (spread {metrics['spread']:.2g} of the data's): the "
+        'generator has collapsed. Usual causes: a critic too fast for it (lower '
+        'energy.learning_rate), or a generator too fast for the critic (lower vae.learning_rate)'
+    ]
+
+
 def _collapse(step, metrics):
     spread = min(metrics['spread'], metrics.get('spread_ancestral', 1.0))
     rate = metrics.get('rate')  # Of an encoder, if there is one.

@@ -50,7 +50,14 @@ def learn(
     grads, metrics = mean_over_devices((grads, metrics), axis_name)
     metrics |= {f'grad_norm/{name}': optax.tree.norm(grads[name]) for name in models}
     models = {name: model.advance(grads[name], config.ema_decay) for name, model in models.items()}
-    return models, metrics
+    return {name: _iterated(model) for name, model in models.items()}, metrics
+
+
+def _iterated(model):
+    """The model after its parameters changed: `extra` has vectors of the spectral norm, if any."""
+    if model.extra is None:
+        return model
+    return model.replace(extra=spectral.iterate(model.params, model.extra))
 
 
 def update_energy(
@@ -83,10 +90,7 @@ def update_energy(
         return loss, means
 
     models, metrics = learn({'energy': state}, loss_fn, config, axis_name)
-    state = models['energy']
-    if config.energy.spectral_norm:
-        state = state.replace(extra=spectral.iterate(state.params, state.extra))
-    return state, metrics
+    return models['energy'], metrics
 
 
 def learn_from_chains(
@@ -252,8 +256,7 @@ def ancestral_error(
     decoder: TrainState,
 ) -> chex.Array:
     """The mean of |x - g(z)|² over images `[B, H, W, C]`, with z from the prior, one key each."""
-    z = vae.sample_prior(keys, images.shape[0], config.latent_dim)
-    return jnp.mean(vae.distortion(images, decode(decoder, z, condition)))
+    return jnp.mean(vae.distortion(images, draw(keys, decoder, config, condition)))
 
 
 def mean_error(
@@ -309,6 +312,43 @@ def truth_loss(
     return loss
 
 
+def draw(
+    keys: chex.PRNGKey, decoder: TrainState, config: Config, condition: chex.Array | None = None
+) -> chex.Array:
+    """The decoder's images `[B, H, W, C]` of z from the prior, one key each."""
+    return decode(decoder, vae.sample_prior(keys, len(keys), config.latent_dim), condition)
+
+
+def update_generator(
+    keys: chex.PRNGKey,
+    decoder: TrainState,
+    critic: TrainState,
+    loss_of: Callable[[chex.Array], chex.Array],
+    condition: chex.Array | None,
+    config: Config,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One step of a decoder on the mean of `loss_of` the energies of its samples.
+
+    Args:
+      keys: of z, one per sample.
+      decoder: the generator.
+      critic: whose energies they are; it is not changed.
+      loss_of: energies `[B]` to losses `[B]`.
+      condition: of the samples, or None.
+      config: the experiment.
+      axis_name: the mapped axis of devices, if there is one.
+    """
+    energy_fn = energy_of(local_copy(critic, axis_name), config, condition)
+
+    def loss_fn(models):
+        loss = jnp.mean(loss_of(energy_fn(draw(keys, models['decoder'], config, condition))))
+        return loss, {'generator_loss': loss}
+
+    models, metrics = learn({'decoder': decoder}, loss_fn, config, axis_name)
+    return models['decoder'], metrics
+
+
 def chain_metrics(
     ancestral: chex.Array,
     refined: chex.Array,
@@ -324,10 +364,6 @@ def chain_metrics(
     standard deviation of refined samples divided by that of the data (of a pixel over images),
     `spread_ancestral` that of ancestral samples: near 0 all samples are the same.
     """
-    moments = {
-        name: (jnp.mean(x, axis=0), jnp.mean(jnp.square(x)))
-        for name, x in (('spread', refined), ('spread_ancestral', ancestral), ('data', data))
-    }
     means = {
         'langevin/energy_start': jnp.mean(info['energy'][:1]),
         'langevin/grad_norm_first': jnp.mean(info['grad_norm'][:1]),
@@ -337,12 +373,21 @@ def chain_metrics(
             jnp.abs(refined) > _OVERSHOT * (1.0 + config.data.headroom), dtype=refined.dtype
         ),
     }
-    moments, metrics = mean_over_devices((moments, means), axis_name)
+    metrics = mean_over_devices(means, axis_name)
+    metrics['langevin/motion'] = jnp.sqrt(metrics.pop('motion'))
+    return metrics | spreads({'spread': refined, 'spread_ancestral': ancestral}, data, axis_name)
+
+
+def spreads(
+    samples: dict[str, chex.Array], data: chex.Array, axis_name: str | None = None
+) -> Metrics:
+    """The standard deviation of samples divided by that of the data, of a pixel over images."""
+    moments = {
+        name: (jnp.mean(x, axis=0), jnp.mean(jnp.square(x)))
+        for name, x in (samples | {'data': data}).items()
+    }
     variance = {
         name: jnp.maximum(second - jnp.mean(jnp.square(first)), 1e-12)
-        for name, (first, second) in moments.items()
+        for name, (first, second) in mean_over_devices(moments, axis_name).items()
     }
-    metrics['langevin/motion'] = jnp.sqrt(metrics.pop('motion'))
-    for name in ('spread', 'spread_ancestral'):
-        metrics[name] = jnp.sqrt(variance[name] / variance['data'])
-    return metrics
+    return {name: jnp.sqrt(variance[name] / variance['data']) for name in samples}

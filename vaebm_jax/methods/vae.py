@@ -9,10 +9,8 @@ import jax
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import Batch
 from vaebm_jax.methods.devices import image_keys
-from vaebm_jax.methods.parts import Metrics, truth_loss, update_vae
-from vaebm_jax.models.apply import decode
+from vaebm_jax.methods.parts import Metrics, draw, truth_loss, update_vae
 from vaebm_jax.models.states import States
-from vaebm_jax.models.vae import sample_prior
 from vaebm_jax.samplers.keys import fold_in
 
 
@@ -57,6 +55,5 @@ def sample(
     num_samples: int,
     condition: chex.Array | None = None,
 ) -> dict[str, chex.Array]:
-    """The decoder's images of z from the prior: a VAE's `sample` in METHODS."""
-    z = sample_prior(keys[0], num_samples, config.latent_dim)
-    return {'ancestral': decode(states.decoder, z, condition)}
+    """The decoder's images of z from the prior: `sample` in METHODS."""
+    return {'ancestral': draw(keys[0], states.decoder, config, condition)}

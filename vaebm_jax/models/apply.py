@@ -24,14 +24,12 @@ def energy_of(
     params = state.params
     if config.energy.spectral_norm:
         params = spectral.normalize(params, state.extra, config.energy.spectral_norm)
-    return make_energy_fn(
-        state.apply_fn,
-        cast_inner(params, config.dtype),
-        condition,
-        reference_std=config.energy.reference_std,
-        scale=config.energy.scale,
-        reference_mean=config.energy.reference_mean,
-    )
+    form = {'reference_std': 0.0, 'scale': 1.0}
+    if not state.is_critic:
+        names = ('reference_std', 'scale', 'reference_mean')
+        form = {name: getattr(config.energy, name) for name in names}
+    params = cast_inner(params, config.dtype)
+    return make_energy_fn(state.apply_fn, params, condition, **form)
 
 
 def averaged(states: States) -> States:

@@ -49,8 +49,11 @@ def _functions(network):
 
 
 @functools.lru_cache
-def _adam(section, schedule, num_steps):
-    rate = learning_rate(section.learning_rate, schedule, num_steps)
+def _adam(section, schedule, num_steps, num_updates):
+    """The schedule is one of iterations, each of `num_updates`."""
+    rate = at_step = learning_rate(section.learning_rate, schedule, num_steps)
+    if num_updates > 1:
+        rate = lambda count: at_step(count // num_updates)
     steps = [optax.adam(rate, b1=section.adam_b1, b2=section.adam_b2)]
     unit = 1.0
     if isinstance(section, EnergyConfig):
@@ -124,14 +127,19 @@ class Role(NamedTuple):
         input and a condition or None.
       section: of the config, for its optimizer: energy or vae.
       takes: its input, image or z.
+      is_critic: of section energy: as in `TrainState`.
+      num_updates: of the config: the number of its updates in an iteration.
     """
 
     network: Callable[..., nn.Module]
     section: str
     takes: str = 'image'
+    is_critic: bool = False
+    num_updates: Callable[[Config], int] = lambda config: 1
 
 
 ENERGY = Role(_energy, 'energy')
+CRITIC = Role(_energy, 'energy', is_critic=True)
 ENCODER = Role(_encoder, 'vae')
 DECODER = Role(_decoder, 'vae', takes='z')
 
@@ -168,10 +176,11 @@ def create_models(
         role_key = usual[name] if name in usual else branch(key, name)
         params = init(role_key, examples[role.takes], condition)['params']
         section = getattr(config, role.section)
+        if role.is_critic:
+            section = dataclasses.replace(section, scale=1.0)
         num_steps = energy_steps(config) if role.section == 'energy' else config.num_steps
-        model = TrainState.create(
-            apply_fn=apply, params=params, tx=_adam(section, config.schedule, num_steps)
-        )
+        adam = _adam(section, config.schedule, num_steps, role.num_updates(config))
+        model = TrainState.create(apply_fn=apply, params=params, tx=adam, is_critic=role.is_critic)
         if role.section == 'energy' and config.energy.spectral_norm:
             model = model.replace(extra=spectral.start(params))
         return model

@@ -20,11 +20,13 @@ class TrainState(train_state.TrainState):
       ema_params: the average.
       extra: state without gradients, such as spectral norm's vectors; None: nothing.
       was_trained: whether the initial parameters came from another run (`init_from`).
+      is_critic: whether it is an energy U = -f, whatever reference and scale the config has.
     """
 
     ema_params: Any = None
     extra: Any = None
     was_trained: bool = flax.struct.field(pytree_node=False, default=False)
+    is_critic: bool = flax.struct.field(pytree_node=False, default=False)
 
     @classmethod
     def create(cls, *, apply_fn, params, tx, **fields) -> 'TrainState':

@@ -1,0 +1,73 @@
+"""Losses with known answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaebm_jax.methods.losses import bce, gradient_penalty, least_squares
+
+KEY = jax.random.key(0)
+
+
+def test_bce_of_logits():
+    assert float(bce(jnp.zeros(()), True)) == pytest.approx(np.log(2))
+    assert float(bce(jnp.zeros(()), False)) == pytest.approx(np.log(2))
+    logits = jnp.array([-200.0, -3.0, 0.5, 4.0, 200.0])
+    shares = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+    slope = lambda is_data: jax.vmap(jax.grad(lambda logit: bce(logit, is_data)))(logits)
+    np.testing.assert_allclose(slope(True), shares - 1, atol=1e-6)
+    np.testing.assert_allclose(slope(False), shares, atol=1e-6)
+    np.testing.assert_allclose(bce(logits[1:4], True), -np.log(shares[1:4]), rtol=1e-5)
+    np.testing.assert_allclose(bce(logits[1:4], False), -np.log(1 - shares[1:4]), rtol=1e-5)
+
+
+def test_the_best_critic_of_two_gaussians():
+    """Of N(0, 1) and N(1.5, 1) the best logit is linear, and costs 2 log 2 - 2 JS."""
+    x = np.linspace(-10, 12, 20_001)
+    density = lambda mean: np.exp(-0.5 * (x - mean) ** 2) / np.sqrt(2 * np.pi)
+    data, samples = density(1.5), density(0.0)
+    integral = lambda values: jnp.sum(values) * (x[1] - x[0])
+
+    def cost(weights):
+        logits = weights[0] * x + weights[1]
+        return integral(data * bce(logits, True)) + integral(samples * bce(logits, False))
+
+    with jax.enable_x64(True):
+        best = jnp.array([1.5, -(1.5**2) / 2])
+        np.testing.assert_allclose(jax.grad(cost)(best), 0.0, atol=1e-8)
+        mixture = (data + samples) / 2
+        divergence = sum(integral(p * np.log(p / mixture)) / 2 for p in (data, samples))
+        assert float(cost(best)) == pytest.approx(2 * np.log(2) - 2 * float(divergence))
+
+
+def test_least_squares():
+    data, samples = jnp.array([0.3, 0.8]), jnp.array([0.1, -0.4])
+    loss = least_squares(data, 1.0) + least_squares(samples, 0.0)
+    np.testing.assert_allclose(loss, [0.49 + 0.01, 0.04 + 0.16], rtol=1e-6)
+
+
+def test_the_penalty_of_a_linear_energy():
+    """`(|w| - 1)²` everywhere; its gradient is `2 (|w| - 1) w / |w|`."""
+    w = jax.random.normal(KEY, (4, 4, 3))
+    x = jax.random.normal(jax.random.key(1), (5, 4, 4, 3))
+    penalty = lambda w: gradient_penalty(lambda x: jnp.sum(w[jnp.newaxis] * x, (1, 2, 3)), x)
+    norm = jnp.linalg.norm(w)
+    np.testing.assert_allclose(penalty(w), np.full(5, (norm - 1) ** 2), rtol=1e-5)
+    grad = jax.grad(lambda w: jnp.mean(penalty(w)))(w)
+    np.testing.assert_allclose(grad, 2 * (norm - 1) * w / norm, rtol=1e-4)
+
+
+def test_the_penalty_of_a_quadratic_energy():
+    x = jax.random.normal(KEY, (6, 4, 4, 3))
+    energy_fn = lambda x: 0.35 * jnp.sum(jnp.square(x), axis=(1, 2, 3))
+    slopes = 0.7 * np.linalg.norm(np.reshape(x, (6, -1)), axis=1)
+    np.testing.assert_allclose(gradient_penalty(energy_fn, x), (slopes - 1) ** 2, rtol=1e-5)
+
+
+def test_a_constant_energy_has_penalty_1_and_a_finite_gradient():
+    x = jnp.ones((2, 4, 4, 1))
+    mean = lambda w: jnp.mean(gradient_penalty(lambda x: w * jnp.sum(x, axis=(1, 2, 3)), x))
+    value, grad = jax.value_and_grad(mean)(0.0)
+    assert float(value) == pytest.approx(1.0, abs=1e-5)
+    assert float(grad) == 0.0
