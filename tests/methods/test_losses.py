@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaebm_jax.methods.losses import bce, gradient_penalty, least_squares
+from vaebm_jax.methods.losses import bce, bits, gradient_penalty, least_squares, pinball
 
 KEY = jax.random.key(0)
 
@@ -71,3 +71,76 @@ def test_a_constant_energy_has_penalty_1_and_a_finite_gradient():
     value, grad = jax.value_and_grad(mean)(0.0)
     assert float(value) == pytest.approx(1.0, abs=1e-5)
     assert float(grad) == 0.0
+
+
+@pytest.mark.parametrize('num_levels', [2, 17, 256])
+def test_bits_of_equal_logits(num_levels):
+    levels = np.random.default_rng(0).integers(0, num_levels, (3, 4, 5, 2))
+    got = bits(jnp.zeros((3, 4, 5, 2, num_levels)), jnp.asarray(levels))
+    np.testing.assert_allclose(got, np.full(3, np.log2(num_levels)), rtol=1e-6)
+
+
+def test_bits_under_a_histogram_are_its_entropy():
+    levels = np.random.default_rng(0).binomial(6, 0.3, (1, 8, 8, 3))
+    share = np.bincount(levels.ravel(), minlength=8) / levels.size
+    logits = np.broadcast_to(np.log(np.maximum(share, 1e-30)), (*levels.shape, 8))
+    entropy = -np.sum(share[share > 0] * np.log2(share[share > 0]))
+    got = bits(jnp.asarray(logits, jnp.float32), jnp.asarray(levels))
+    np.testing.assert_allclose(got, [entropy], rtol=1e-5)
+
+
+@pytest.mark.parametrize('tau', [0.1, 0.5, 0.83])
+def test_pinball_is_least_at_the_quantile(tau):
+    x = np.sort(np.random.default_rng(0).normal(size=4001))
+    with jax.enable_x64(True):
+        candidates = np.quantile(x, tau) + np.linspace(-0.05, 0.05, 2001)
+        for width, tolerance in ((0.0, 5e-5), (0.002, 1e-3)):
+            losses = [pinball(x - q, np.full_like(x, tau), width).mean() for q in candidates[::20]]
+            best = candidates[::20][np.argmin(losses)]
+            assert abs(best - np.quantile(x, tau)) <= 1e-3 + tolerance
+
+
+def test_wide_huber_is_biased():
+    """Quantile 0.1 of N(0, 1) is -1.28; with width 1 the least is near -1.0."""
+    x = np.random.default_rng(0).normal(size=4001)
+    candidates = np.linspace(-1.6, -0.8, 401)
+    losses = [pinball(x - q, np.full_like(x, 0.1), 1.0).mean() for q in candidates]
+    best = candidates[np.argmin(losses)]
+    assert best > np.quantile(x, 0.1) + 0.2
+
+
+def test_pinball_values():
+    error, tau = jnp.array([0.5, -0.5, 0.001, 0.0]), jnp.array([0.9, 0.9, 0.9, 0.9])
+    np.testing.assert_allclose(pinball(error, tau), [0.45, 0.05, 0.0009, 0.0], rtol=1e-5)
+    # u² / (2 k) = 0.00025 at u = 0.001; |u| - k/2 at 0.5.
+    expected = [0.9 * 0.499, 0.1 * 0.499, 0.9 * 0.00025, 0.0]
+    np.testing.assert_allclose(pinball(error, tau, 0.002), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'quantile, expected',
+    [
+        (jax.scipy.stats.norm.ppf, 1 / (2 * np.sqrt(np.pi))),
+        (lambda tau: tau, 1 / 12),
+    ],
+)
+def test_mean_pinball_at_the_truth(quantile, expected):
+    """Half the CRPS of the truth itself, by a midpoint rule over x = Q(s) and tau."""
+    with jax.enable_x64(True):
+        tau = (np.arange(2000) + 0.5) / 2000
+        q = quantile(jnp.asarray(tau))
+        error = q[:, np.newaxis] - q[np.newaxis]
+        mean = pinball(error, jnp.broadcast_to(tau, error.shape)).mean()
+    np.testing.assert_allclose(mean, expected, rtol=2e-3)
+
+
+def test_excess_pinball_is_the_quantile_divergence():
+    """N(0, 1) against N(0.5, 1.3²): 0.035668."""
+    with jax.enable_x64(True):
+        tau = (np.arange(2000) + 0.5) / 2000
+        q = jax.scipy.stats.norm.ppf(jnp.asarray(tau))
+        loss = lambda other: pinball(
+            q[:, np.newaxis] - other[np.newaxis], jnp.broadcast_to(tau, (2000, 2000))
+        ).mean()
+        excess = loss(0.5 + 1.3 * q) - loss(q)
+    np.testing.assert_allclose(excess, 0.035668, rtol=5e-3)

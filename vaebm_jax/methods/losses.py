@@ -1,10 +1,12 @@
-"""Losses as pure functions, one value per output or image; the caller takes the mean."""
+"""Losses as pure functions with known answers, a value per output or image, not their mean."""
 
 from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
 
 def bce(logits: chex.Array, is_data: bool) -> chex.Array:
@@ -31,3 +33,31 @@ def gradient_penalty(energy_fn: Callable[[chex.Array], chex.Array], x: chex.Arra
     square = jnp.sum(jnp.square(grad), axis=(1, 2, 3))
     # The square root has no derivative at 0, where a constant energy is.
     return jnp.square(jnp.sqrt(square + 1e-12) - 1.0)
+
+
+def bits(logits: chex.Array, levels: chex.Array) -> chex.Array:
+    """The exact negative log-likelihood of images, in bits per dimension, `[B]`.
+
+    Args:
+      logits: `[B, H, W, C, K]`, of the K levels of each value, given earlier values.
+      levels: `[B, H, W, C]`, the true ones, 0 to K - 1.
+    """
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, levels)
+    return jnp.mean(nats, axis=(1, 2, 3)) / np.float32(np.log(2.0))
+
+
+def pinball(error: chex.Array, tau: chex.Array, width: float = 0.0) -> chex.Array:
+    """The quantile loss `|tau - 1{u < 0}| L(u)` of u = x - Q(tau), elementwise.
+
+    Its mean over x is least where Q is the quantile tau of x; then, its mean over tau is half the
+    continuous ranked probability score.
+
+    Args:
+      error: u.
+      tau: in (0, 1), of the same shape.
+      width: k of Huber's loss, u²/(2 k) within k of 0 and |u| - k/2 beyond; 0: L is |u|.
+    """
+    size = jnp.abs(error)
+    if width:
+        size = jnp.where(size <= width, jnp.square(error) / (2.0 * width), size - 0.5 * width)
+    return jnp.abs(tau - (error < 0.0)) * size
