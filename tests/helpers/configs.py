@@ -23,6 +23,17 @@ def tiny() -> Config:
     )
 
 
+def pixels(method: str, channels: int = 1) -> Config:
+    """For pixelcnn and pixeliqn: `tiny` with two small layers; in colours, 3 x 3 pixels."""
+    config = tiny()
+    config.method, config.vae.learning_rate = method, 0.01
+    config.schedule.name = 'constant'
+    config.network.likelihood = (*(('gated', 6, 3),) * 2, ('dense', 8))
+    if channels == 3:
+        config.data = DataConfig(name='cifar10', image_size=3, num_channels=3)
+    return config
+
+
 CONFIGS = ROOT / 'configs'
 # file:variant -> parameters of energy, encoder and decoder.
 NUM_PARAMETERS = {

@@ -65,6 +65,15 @@ CONFIGS = {
     'persistent': dataclasses.replace(
         DENSE, method='persistent', langevin=LangevinConfig(num_steps=5, memory_size=40)
     ),
+    **{
+        method: dataclasses.replace(
+            CONFIG,
+            method=method,
+            data=DataConfig(flip=True),
+            network=NetworkConfig(likelihood=(*(('gated', 6, 3),) * 2, ('dense', 8))),
+        )
+        for method in ('pixelcnn', 'pixeliqn')
+    },
     'known z': dataclasses.replace(
         CONFIG,
         energy=EnergyConfig(

@@ -60,7 +60,12 @@ def test_unused_settings_are_settings():
 def test_unused_settings_change_nothing(tiny_config, tmp_path):
     """All of them at once: the same encoder, decoder, metrics and recoveries, bit for bit."""
     config = holes_of(tiny_config)
-    network = dataclasses.replace(config.network, energy=(('dense', 5),), energy_outputs=2)
+    network = dataclasses.replace(
+        config.network,
+        energy=(('dense', 5),),
+        energy_outputs=2,
+        likelihood=(('gated', 5, 3), ('gated', 5, 3)),
+    )
     other = dataclasses.replace(
         config,
         num_chains=16,

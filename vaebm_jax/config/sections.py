@@ -51,6 +51,11 @@ def _is_balanced(table: tuple) -> bool:
     return 'down' not in kinds or kinds.count('up') == kinds.count('down')
 
 
+def _is_gated(table: tuple) -> bool:
+    gated = [row for row in table if row[0] == 'gated']
+    return len({row[1] for row in gated}) == 1 and all(row[2] % 2 for row in gated)
+
+
 TRUNK = _table('((conv|res) )*(dense )*', conv=3, res=2, dense=1)
 ENCODER = _table('((conv|res|dropout) )*((dense|dropout) )*', conv=3, res=2, dense=1, dropout=1)
 DECODER = (
@@ -63,6 +68,10 @@ DECODER = (
         conv=2,
     ),
     Range('of as many up rows as down rows', _is_balanced),
+)
+LIKELIHOOD = (
+    *_table('gated (gated )+(dense )*', gated=2, dense=1),
+    Range('of gated rows with equal features and odd kernels', _is_gated),
 )
 
 
@@ -326,6 +335,12 @@ class NetworkConfig(Settings):
     init_std: float = setting(
         0.0, "standard deviation of initial kernels; 0: LeCun's.", NOT_NEGATIVE
     )
+    likelihood: tuple = setting(
+        (*(('gated', 32, 3),) * 6, ('dense', 64)),
+        "of pixelcnn and pixeliqn: ('gated', features, kernel) rows, at least two, then ('dense', "
+        'features) rows.',
+        *LIKELIHOOD,
+    )
 
 
 @dataclasses.dataclass(eq=False)
@@ -443,7 +458,8 @@ class Config(Settings):
         'vaebm, or a baseline: vae learns from the data, without an energy; coopnets has an energy '
         'and a decoder, without an encoder; short_run and persistent have an energy alone, whose '
         'chains start from noise, or from a replay memory; in dcgan and wgan_gp the decoder learns '
-        'from a critic, which is the network of the energy.',
+        'from a critic, which is the network of the energy; pixelcnn and pixeliqn draw the values '
+        'of an image one after another.',
         ROW,
     )
     warmup_steps: int = setting(

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from vaebm_jax.config import Config
-from vaebm_jax.data.batch import to_uint8
+from vaebm_jax.data.batch import as_pixels, to_uint8
 from vaebm_jax.data.loading import check_splits, first_images
 from vaebm_jax.evaluation.diagnostics import diagnose
 from vaebm_jax.evaluation.inception import NUM_CLASSES, Weights, inception_features, load_inception
@@ -20,9 +20,11 @@ from vaebm_jax.evaluation.precision_recall import MAX_IMAGES, NUM_NEIGHBORS, pre
 from vaebm_jax.evaluation.sample_cache import Draws, fingerprint
 from vaebm_jax.methods import METHODS, has_energy
 from vaebm_jax.models.apply import averaged
+from vaebm_jax.models.states import States
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import at_home, kept, local_folder, write_json
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.samplers.keys import branch, chain_keys
 from vaebm_jax.training import checkpoints
 from vaebm_jax.training.parallel import place_rows
 from vaebm_jax.training.progress import say_checkpoint
@@ -47,6 +49,9 @@ def evaluate(
     ema: bool = True,
 ) -> dict:
     """Scores a checkpoint's samples and, where the method has an energy, examines it.
+
+    Where the method has `scores` of its own, such as the bits per dimension of pixelcnn, these are
+    of the samples, and of the first images of either split by the names `_train` and `_test`.
 
     Several processes share the drawing of samples and their features; the first does the rest.
 
@@ -75,9 +80,10 @@ def evaluate(
     states = averaged(states) if ema else states
     result = {'checkpoint_step': int(states.step), 'data': config.data.name, 'ema': ema}
     say_checkpoint('evaluate', result['checkpoint_step'], workdir, config)
-    if has_energy(config):
-        check_splits(config.data, 'train', 'test')  # The diagnostics are of both.
-    if has_energy(config) or (weights is not None and reference_split != 'train'):
+    is_examined = has_energy(config) or METHODS[config.method].scores
+    if is_examined:
+        check_splits(config.data, 'train', 'test')  # Both are examined.
+    if is_examined or (weights is not None and reference_split != 'train'):
         checkpoints.warn_of_seen_images(workdir, result['checkpoint_step'], config)
     stages = stages_of(config)
     draws = Draws(workdir, states, config, num_samples, tuple(stages))
@@ -129,8 +135,18 @@ def evaluate(
             with timed('comparison with real images'):
                 for name in stages:
                     result[name] |= about | scores[name].against(reference)
+        samples = {name: np.concatenate(parts) for name, parts in kept.items()}
+        if METHODS[config.method].scores:
+            with timed("the method's own scores"):
+                real = {}
+                for split in ('train', 'test'):
+                    images = first_images(config.data, split, _MAX_DIAGNOSED)
+                    images = as_pixels(images, config.data.headroom)
+                    measured = own_scores(states, config, images)
+                    real |= {f'{name}_{split}': value for name, value in measured.items()}
+                for name, images in samples.items():
+                    result[name] |= own_scores(states, config, images) | real
         if has_energy(config):
-            samples = {name: np.concatenate(parts) for name, parts in kept.items()}
             count = min(num_samples, _MAX_DIAGNOSED)
             with timed('diagnostics'):
                 result['diagnostics'] = diagnose(states, config, samples, count)
@@ -144,6 +160,19 @@ def evaluate(
 
     draws.share(features)
     return distributed.agreed(finish)
+
+
+def own_scores(states: States, config: Config, images: np.ndarray) -> dict[str, float]:
+    """The means over images `[N, H, W, C]` of the method's `scores`."""
+    key = branch(jax.random.key(config.seed, impl=config.generator), 'scores')
+    keys = chain_keys(key, len(images))
+    measure = jax.jit(METHODS[config.method].scores, static_argnames='config')
+    count, parts = len(images), []
+    for first in range(0, count, _BATCH):
+        rows = np.minimum(np.arange(first, first + _BATCH), count - 1)  # One shape, one program.
+        parts.append(jax.device_get(measure(keys[rows], states, config, images[rows])))
+    values = {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+    return {name: float(value.mean(dtype=np.float64)) for name, value in values.items()}
 
 
 def refuse_too_few(images: np.ndarray, split: str, flag: str) -> None:

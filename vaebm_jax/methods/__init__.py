@@ -8,13 +8,26 @@ import chex
 import jax.numpy as jnp
 
 from vaebm_jax.config import CHOICES, Config, described
-from vaebm_jax.methods import coopnets, dcgan, guards, persistent, short_run, vae, vaebm, wgan_gp
+from vaebm_jax.methods import (
+    coopnets,
+    dcgan,
+    guards,
+    persistent,
+    pixelcnn,
+    pixeliqn,
+    short_run,
+    vae,
+    vaebm,
+    wgan_gp,
+)
 from vaebm_jax.methods.parts import Metrics
 from vaebm_jax.models.create import (
     CRITIC,
     DECODER,
     ENCODER,
     ENERGY,
+    LIKELIHOOD,
+    QUANTILES,
     Role,
     create_models,
     energy_steps,
@@ -40,6 +53,8 @@ class Method(NamedTuple):
       warm_start: the step of the first `config.warmup_steps` iterations; None: `step` itself.
       progress: templates of a progress line, filled with metrics; skipped if a metric is missing.
       warnings: `(step, metrics, metrics of earlier rows) -> lines`, as `guards.warnings`.
+      scores: `(keys, states, config, images) -> {name: [N]}`, what `--mode=evaluate` measures of
+        images `[N, H, W, C]` besides, with a key for each and the states' `params`; None: nothing.
       unused: settings without effect; `langevin.*` is a complete section.
       settings: settings without effect in all methods that do not list them here.
       needs: `config -> (setting, what would be right)` for each setting that is wrong.
@@ -53,14 +68,39 @@ class Method(NamedTuple):
     warm_start: Callable[..., tuple[States, Metrics]] | None = None
     progress: tuple[str, ...] = ()
     warnings: Callable[..., list[str]] = lambda step, metrics, earlier: []
+    scores: Callable[..., dict[str, chex.Array]] | None = None
     unused: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     needs: Callable[[Config], Iterable[tuple[str, str]]] = lambda config: ()
 
 
+# By the methods that draw an image value after value.
+_UNUSED_BY_VALUES = (
+    'num_chains',
+    'latent_dim',
+    'warmup_steps',
+    'langevin.*',
+    'energy.*',
+    'vae.kl_weight',
+    'vae.bound_weight',
+    'vae.known_z_weight',
+    'vae.truth_weight',
+    'vae.guess_weight',
+    'vae.mean_weight',
+    'network.energy',
+    'network.energy_outputs',
+    'network.encoder',
+    'network.decoder',
+    'network.decoder_norm',
+    'network.decoder_modulated',
+    'network.decoder_output',
+    'schedule.energy_steps',
+    'divergence.max_energy',
+)
 _DECODED = 'ancestral samples (decoder)'
 _REFINED = 'after {config.langevin.num_steps} Langevin steps'
 _ENERGIES = 'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}'
+_VALUE_AFTER_VALUE = 'samples, value after value'
 _RATE_AND_DISTORTION = 'rate {rate:.3g}, distortion {distortion:.3g}'
 _UNUSED_BY_A_GAN = (
     'num_chains',
@@ -192,6 +232,28 @@ METHODS = {
         unused=_UNUSED_BY_A_GAN,
         settings=('energy.updates',),
         needs=wgan_gp.needs,
+    ),
+    'pixelcnn': Method(
+        roles={'likelihood': LIKELIHOOD},
+        step=pixelcnn.pixelcnn_step,
+        sample=pixelcnn.sample,
+        stages={'ancestral': _VALUE_AFTER_VALUE},
+        progress=('{bits_per_dim:.4g} bits per dimension',),
+        scores=pixelcnn.scores,
+        unused=_UNUSED_BY_VALUES,
+        settings=('network.likelihood',),
+        needs=pixelcnn.needs,
+    ),
+    'pixeliqn': Method(
+        roles={'likelihood': QUANTILES},
+        step=pixeliqn.pixeliqn_step,
+        sample=pixeliqn.sample,
+        stages={'ancestral': _VALUE_AFTER_VALUE},
+        progress=('quantile loss {pinball:.4g}',),
+        scores=pixeliqn.scores,
+        unused=_UNUSED_BY_VALUES,
+        settings=('network.likelihood',),
+        needs=pixelcnn.needs_images,
     ),
 }
 CHOICES['method'] = METHODS

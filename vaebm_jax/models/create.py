@@ -14,6 +14,7 @@ from flax import linen as nn
 from vaebm_jax.config import Config, EnergyConfig, ScheduleConfig
 from vaebm_jax.models import spectral
 from vaebm_jax.models.networks import Decoder, Encoder, EnergyNet
+from vaebm_jax.models.pixelcnn import NUM_LEVELS, PixelCNN
 from vaebm_jax.models.states import TrainState
 from vaebm_jax.samplers.keys import branch
 
@@ -119,6 +120,14 @@ def _decoder(config, **common):
     )
 
 
+def _likelihood(config, **common):
+    return PixelCNN(config.network.likelihood, NUM_LEVELS, **common)
+
+
+def _quantiles(config, **common):
+    return PixelCNN(config.network.likelihood, 1, reads_tau=True, **common)
+
+
 class Role(NamedTuple):
     """The kind of one of a method's networks.
 
@@ -142,6 +151,8 @@ ENERGY = Role(_energy, 'energy')
 CRITIC = Role(_energy, 'energy', is_critic=True)
 ENCODER = Role(_encoder, 'vae')
 DECODER = Role(_decoder, 'vae', takes='z')
+LIKELIHOOD = Role(_likelihood, 'vae')
+QUANTILES = Role(_quantiles, 'vae')
 
 
 def create_models(
