@@ -12,11 +12,17 @@ from helpers.runs import assert_same_states, train
 
 from vaebm_jax import Batch, States, create_states, generate, load
 from vaebm_jax.config import Config, DataConfig, EnergyConfig, LangevinConfig, validate
+from vaebm_jax.figures.film import write_geometry
 from vaebm_jax.methods import persistent, short_run
+from vaebm_jax.methods.generate import revision
 from vaebm_jax.methods.parts import update_energy
+from vaebm_jax.models.apply import averaged
 from vaebm_jax.models.states import TrainState
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.keys import chain_keys
+from vaebm_jax.tasks.images import sample
+from vaebm_jax.tasks.points import evaluate_points
+from vaebm_jax.tasks.report import write_report
 
 KEY = jax.random.key(4)
 NUM_CHAINS = 6
@@ -182,6 +188,32 @@ def test_it_resumes_bit_for_bit_and_samples_are_independent(tiny_config, tmp_pat
     for ours, theirs in zip(few, many, strict=True):
         np.testing.assert_allclose(ours, theirs[:3], atol=1e-6)
     assert np.abs(few[0] - few[1]).max() > 1e-3
+    film = revision(KEY, averaged(states), config, 3)
+    for ours, theirs in zip((film[0], film[-1]), few, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_pictures_and_report_are_of_the_stages_that_there_are(tiny_config, tmp_path):
+    config = dataclasses.replace(tiny_config, method='short_run', num_steps=2)
+    train(config, tmp_path)
+    sample(config, tmp_path, num_samples=7)
+    names = {path.name for path in (tmp_path / 'samples').iterdir()}
+    assert names - {'step_00000002.png'} == {
+        *('grid.png', 'revision.png', 'noise', 'refined', 'noise.npz', 'refined.npz')
+    }
+    page = write_report(tmp_path).read_text()
+    assert 'not drawn yet' not in page and 'econstruction' not in page
+    assert 'Samples: uniform noise, after 3 Langevin steps' in page
+
+
+def test_the_plane_is_scored_by_samples_where_there_is_no_vae(toy_config, tmp_path):
+    config = dataclasses.replace(toy_config, method='short_run', num_steps=2)
+    train(config, tmp_path)
+    result = evaluate_points(config, tmp_path, num_samples=300)
+    assert {'noise', 'refined', 'acceptance'} <= result.keys() and 'energy' not in result
+    message = "needs a run with an encoder and decoder, got method='short_run'"
+    with pytest.raises(UserError, match=message):
+        write_geometry(config, tmp_path)
 
 
 @pytest.mark.parametrize(

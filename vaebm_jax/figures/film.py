@@ -49,9 +49,9 @@ def write_geometry(config: Config, workdir: str | os.PathLike, *, ema: bool = Tr
       The rows. The first is of step 0, the untrained models.
 
     Raises:
-      UserError: if there is no checkpoint, or the method has no energy.
+      UserError: if there is no checkpoint, or the method lacks one of the three models.
     """
-    refuse_without_energy('geometry', config)
+    refuse_without_energy('geometry', config, 'encoder', 'decoder')
     workdir = local_folder(workdir)
     with checkpoints.opened(workdir) as (_, saved):
         steps = [0, *saved]

@@ -23,14 +23,17 @@ class Picture(NamedTuple):
     """The caption of a picture.
 
     Attributes:
-      caption: for any method; '': there is no such picture without an energy.
+      caption: for any method, with its stages as {stages}; '': there is no such picture without an
+        energy.
       more: added for methods with an energy.
       mode: of the command line, which draws it.
+      roles: there is no such picture if the method lacks one of these.
     """
 
     caption: str
     more: str = ''
     mode: str = 'sample'
+    roles: tuple[str, ...] = ()
 
 
 def grid(images: chex.Array) -> Image.Image:

@@ -326,10 +326,24 @@ def unused_settings(config: Config) -> list[str]:
     return [*listed, *(name for name in own if name in changed and is_unused(name, config))]
 
 
-def refuse_without_energy(mode: str, config: Config) -> None:
-    """Raises a UserError if a mode measures an energy that the method does not train."""
-    if not has_energy(config):
-        raise UserError(f'--mode={mode} needs a run with an energy, got method={config.method!r}')
+def has_models(config: Config, *names: str) -> bool:
+    """Whether the method trains models of all these names."""
+    return METHODS[config.method].roles.keys() >= {*names}
+
+
+def refuse_without_energy(mode: str, config: Config, *models: str) -> None:
+    """Raises a UserError if a mode measures an energy, or others, that the method does not train.
+
+    Args:
+      mode: of the command line.
+      config: of the run.
+      models: names of further models that the mode measures.
+    """
+    lacking = [] if has_energy(config) else ['energy']
+    lacking += [name for name in models if not has_models(config, name)]
+    if lacking:
+        what = ' and '.join(lacking)
+        raise UserError(f'--mode={mode} needs a run with an {what}, got method={config.method!r}')
 
 
 def untrained_energy(step: int, config: Config) -> str:

@@ -188,19 +188,21 @@ def refine(
 def revision(key: chex.PRNGKey, states: States, config: Config, num_samples: int) -> chex.Array:
     """The steps of the chain (poster, "Langevin revision"): `[T + 1, N, H, W, C]`.
 
-    The first are the ancestral and the last the refined samples of `generate` with this key and
-    `ema=False`.
+    The first are the samples before refinement and the last the refined samples of `generate` with
+    this key and `ema=False`.
     """
-    key_prior, key_langevin = generate_keys(key)
-    keys = chain_keys(key_langevin, num_samples)
-    ancestral = decode(states.decoder, sample_prior(key_prior, num_samples, config.latent_dim))
+    method = METHODS[config.method]
+    keys = tuple(chain_keys(part, num_samples) for part in generate_keys(key))
+    stages = list(method.stages)
+    before = stages[stages.index('refined') - 1]
+    start = method.sample(keys, states, config, num_samples)[before]
 
     def step(x, t):
-        x = refine(keys, states, config, x, 1, t)
+        x = refine(keys[1], states, config, x, 1, t)
         return x, x
 
-    _, film = jax.lax.scan(step, ancestral, jnp.arange(config.langevin.num_steps, dtype=jnp.int32))
-    return jnp.concatenate([ancestral[jnp.newaxis], film])
+    _, film = jax.lax.scan(step, start, jnp.arange(config.langevin.num_steps, dtype=jnp.int32))
+    return jnp.concatenate([start[jnp.newaxis], film])
 
 
 def between(first: chex.Array, last: chex.Array, num_points: int, spherical: bool) -> chex.Array:

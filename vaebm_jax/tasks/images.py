@@ -24,12 +24,14 @@ from vaebm_jax.training import checkpoints
 from vaebm_jax.training.progress import say_checkpoint
 
 PICTURES = {
-    'grid.png': Picture(
-        'Ancestral samples of the decoder', ', and the same after the Langevin steps'
-    ),
+    'grid.png': Picture('Samples: {stages}'),
     'revision.png': Picture('', 'The Langevin chain: one row per sample, from left to right'),
-    'interpolation.png': Picture('Between two samples of z: decoded', ', and refined'),
-    'reconstruction.png': Picture('Test images and their reconstructions'),
+    'interpolation.png': Picture(
+        'Between two samples of z: decoded', ', and refined', roles=('decoder',)
+    ),
+    'reconstruction.png': Picture(
+        'Test images and their reconstructions', roles=('encoder', 'decoder')
+    ),
 }
 
 _NUM_ROWS = 8
@@ -63,8 +65,9 @@ def sample(
     Writes to `<workdir>/samples`: `grid.png` (ancestral and refined samples), `interpolation.png`,
     `revision.png` (one row per sample, the chain from left to right), `reconstruction.png` (test
     images above their reconstructions), `ancestral.npz` and `refined.npz` (`images`, `[N, H, W, C]`
-    float32) and the folders `ancestral` and `refined` of 8-bit PNG files. A method without an
-    energy has only ancestral samples, and no `revision.png`.
+    float32) and the folders `ancestral` and `refined` of 8-bit PNG files. A method has files of its
+    own stages; without an energy there is no `revision.png`, without a decoder no
+    `interpolation.png`, without an encoder no `reconstruction.png`.
 
     Args:
       config: of the run; `config.langevin` may differ from it.

@@ -15,7 +15,7 @@ from vaebm_jax.evaluation.sample_cache import Draws
 from vaebm_jax.evaluation.scores import stages_of, table
 from vaebm_jax.figures import grids, plots
 from vaebm_jax.figures.grids import Picture
-from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.methods import METHODS, has_energy, has_models
 from vaebm_jax.methods.generate import generate_by
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.runtime import log
@@ -26,16 +26,18 @@ from vaebm_jax.training import checkpoints
 from vaebm_jax.training.progress import say_checkpoint
 
 PICTURES = {
-    'points.png': Picture(
-        'Points: data, ancestral samples of the decoder', ', and the same after the Langevin steps'
-    ),
+    'points.png': Picture('Points: data, {stages}'),
     'film.png': Picture(
         '',
         'The training: densities of energy and decoder, ancestral and refined samples',
         mode='geometry',
+        roles=('encoder', 'decoder'),
     ),
     'divergences.png': Picture(
-        '', 'Divergences between the three families of joint densities', mode='geometry'
+        '',
+        'Divergences between the three families of joint densities',
+        mode='geometry',
+        roles=('encoder', 'decoder'),
     ),
 }
 
@@ -117,7 +119,7 @@ def evaluate_points(
       `geometry.divergences`; for the energy's density and each stage `mode_weights`, divided by
       the true ones (1 is right), their `least` and `most`, and the share of points `off_modes`; for
       each stage `kl_data_histogram`, and the same for as many points of the data. For a method
-      without an energy only the ancestral stage's.
+      that lacks the energy, the encoder or the decoder only the stages'.
 
     Raises:
       UserError: if there is no such checkpoint.
@@ -130,9 +132,10 @@ def evaluate_points(
     report = []
     if has_energy(config):
         key = branch(jax.random.key(config.seed, impl=config.generator), 'diagnostics')
-        result |= geometry_of(states, config, at_rest=True)
+        if has_models(config, 'encoder', 'decoder'):
+            result |= geometry_of(states, config, at_rest=True)
+            report = lines(result)
         result['acceptance'] = metropolis(key, states, config)
-        report = lines(result)
     stages = stages_of(config)
     draws = Draws(workdir, states, config, num_samples, tuple(stages))
     samples = gathered(draws)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from vaebm_jax.config import Config, flatten
 from vaebm_jax.evaluation.point_scores import NUMBERS
-from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.figures import grids
+from vaebm_jax.methods import METHODS, has_energy, has_models
 from vaebm_jax.runtime.atomic_files import local_folder, write_atomically
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import task_of
@@ -112,21 +113,26 @@ def pictures(folder: pathlib.Path, config: Config) -> dict:
     expected = {
         name: picture
         for name, picture in task_of(config).pictures.items()
-        if picture.caption or has_energy(config)
+        if (picture.caption or has_energy(config)) and has_models(config, *picture.roles)
     }
+    stages = ', '.join(grids.captions(config))
     drawn = [
-        _png(folder / name, picture.caption + (picture.more if has_energy(config) else ''))
+        _png(
+            folder / name,
+            picture.caption.format(stages=stages) + (picture.more if has_energy(config) else ''),
+        )
         for name, picture in expected.items()
         if (folder / name).is_file()
     ]
     modes = dict.fromkeys(picture.mode for picture in expected.values())
     steps = sorted(folder.glob('step_*.png'))
-    stages = ': ancestral and refined' if has_energy(config) else ''
     return {
         'drawn': drawn,
         'modes': list(modes) if len(drawn) < len(expected) else [],
         'previews': [
-            _png(path, f'While training, at step {int(path.stem.removeprefix("step_")):,}{stages}')
+            _png(
+                path, f'While training, at step {int(path.stem.removeprefix("step_")):,}: {stages}'
+            )
             for path in dict.fromkeys([*steps[:1], *steps[-1:]])
         ],
     }
