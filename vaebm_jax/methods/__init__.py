@@ -55,7 +55,7 @@ class Method(NamedTuple):
       warnings: `(step, metrics, metrics of earlier rows) -> lines`, as `guards.warnings`.
       scores: `(keys, states, config, images) -> {name: [N]}`, what `--mode=evaluate` measures of
         images `[N, H, W, C]` besides, with a key for each and the states' `params`; None: nothing.
-      unused: settings without effect; `langevin.*` is a complete section.
+      unused: settings without effect, by patterns: `langevin.*` is a complete section.
       settings: settings without effect in all methods that do not list them here.
       needs: `config -> (setting, what would be right)` for each setting that is wrong.
     """
@@ -74,65 +74,44 @@ class Method(NamedTuple):
     needs: Callable[[Config], Iterable[tuple[str, str]]] = lambda config: ()
 
 
-# By the methods that draw an image value after value.
-_UNUSED_BY_VALUES = (
+_DECODED = 'ancestral samples (decoder)'
+_REFINED = 'after {config.langevin.num_steps} Langevin steps'
+_VALUE_AFTER_VALUE = 'samples, value after value'
+_ENERGIES = 'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}'
+_RATE_AND_DISTORTION = 'rate {rate:.3g}, distortion {distortion:.3g}'
+
+_UNUSED_BY_A_GAN = (
+    'num_chains',
+    'warmup_steps',
+    'langevin.*',
+    'energy.reference_*',
+    'energy.scale',
+    'energy.l2',
+    'energy.*_noise*',
+    'energy.augment',
+    'vae.*_weight',
+    'network.encoder',
+    'condition.updates',
+)
+_UNUSED_BY_AN_ENERGY_ALONE = (
+    'latent_dim',
+    'warmup_steps',
+    'vae.*',
+    'network.encoder',
+    'network.decoder*',
+)
+_UNUSED_BY_A_LIKELIHOOD = (
     'num_chains',
     'latent_dim',
     'warmup_steps',
     'langevin.*',
     'energy.*',
-    'vae.kl_weight',
-    'vae.bound_weight',
-    'vae.known_z_weight',
-    'vae.truth_weight',
-    'vae.guess_weight',
-    'vae.mean_weight',
-    'network.energy',
-    'network.energy_outputs',
+    'vae.*_weight',
+    'network.energy*',
     'network.encoder',
-    'network.decoder',
-    'network.decoder_norm',
-    'network.decoder_modulated',
-    'network.decoder_output',
+    'network.decoder*',
     'schedule.energy_steps',
     'divergence.max_energy',
-)
-_DECODED = 'ancestral samples (decoder)'
-_REFINED = 'after {config.langevin.num_steps} Langevin steps'
-_ENERGIES = 'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}'
-_VALUE_AFTER_VALUE = 'samples, value after value'
-_RATE_AND_DISTORTION = 'rate {rate:.3g}, distortion {distortion:.3g}'
-_UNUSED_BY_A_GAN = (
-    'num_chains',
-    'warmup_steps',
-    'langevin.*',
-    *(
-        f'energy.{name}'
-        for name in (
-            'reference_std',
-            'reference_mean',
-            'scale',
-            'l2',
-            'data_noise',
-            'start_noise',
-            'start_noise_steps',
-            'augment',
-        )
-    ),
-    *(f'vae.{name}_weight' for name in ('kl', 'bound', 'known_z', 'truth', 'guess', 'mean')),
-    'network.encoder',
-    'condition.updates',
-)
-
-_NO_VAE = (
-    'latent_dim',
-    'warmup_steps',
-    'vae.*',
-    'network.encoder',
-    'network.decoder',
-    'network.decoder_norm',
-    'network.decoder_modulated',
-    'network.decoder_output',
 )
 
 METHODS = {
@@ -159,8 +138,7 @@ METHODS = {
             'vae.bound_weight',
             'vae.known_z_weight',
             'vae.truth_weight',
-            'network.energy',
-            'network.energy_outputs',
+            'network.energy*',
             'schedule.energy_steps',
             'condition.updates',
             'divergence.max_energy',
@@ -173,16 +151,7 @@ METHODS = {
         stages={'ancestral': _DECODED, 'refined': _REFINED},
         progress=(_ENERGIES, 'distortion {distortion:.3g}'),
         warnings=guards.warnings,
-        unused=(
-            'warmup_steps',
-            'vae.kl_weight',
-            'vae.bound_weight',
-            'vae.known_z_weight',
-            'vae.truth_weight',
-            'vae.guess_weight',
-            'vae.mean_weight',
-            'network.encoder',
-        ),
+        unused=('warmup_steps', 'vae.*_weight', 'network.encoder'),
         settings=('langevin.latent_steps', 'langevin.latent_step_size'),
     ),
     'short_run': Method(
@@ -192,7 +161,7 @@ METHODS = {
         stages={'noise': 'uniform noise', 'refined': _REFINED},
         progress=(_ENERGIES,),
         warnings=guards.warnings,
-        unused=_NO_VAE,
+        unused=_UNUSED_BY_AN_ENERGY_ALONE,
         needs=short_run.needs,
     ),
     'persistent': Method(
@@ -203,7 +172,7 @@ METHODS = {
         init_memory=persistent.init_memory,
         progress=(_ENERGIES,),
         warnings=guards.warnings,
-        unused=_NO_VAE,
+        unused=_UNUSED_BY_AN_ENERGY_ALONE,
         settings=('langevin.memory_size',),
         needs=persistent.needs,
     ),
@@ -240,7 +209,7 @@ METHODS = {
         stages={'ancestral': _VALUE_AFTER_VALUE},
         progress=('{bits_per_dim:.4g} bits per dimension',),
         scores=pixelcnn.scores,
-        unused=_UNUSED_BY_VALUES,
+        unused=_UNUSED_BY_A_LIKELIHOOD,
         settings=('network.likelihood',),
         needs=pixelcnn.needs,
     ),
@@ -251,7 +220,7 @@ METHODS = {
         stages={'ancestral': _VALUE_AFTER_VALUE},
         progress=('quantile loss {pinball:.4g}',),
         scores=pixeliqn.scores,
-        unused=_UNUSED_BY_VALUES,
+        unused=_UNUSED_BY_A_LIKELIHOOD,
         settings=('network.likelihood',),
         needs=pixelcnn.needs_images,
     ),
