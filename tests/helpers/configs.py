@@ -27,6 +27,7 @@ def pixels(method: str, channels: int = 1) -> Config:
     """For pixelcnn and pixeliqn: `tiny` with two small layers; in colours, 3 x 3 pixels."""
     config = tiny()
     config.method, config.vae.learning_rate = method, 0.01
+    config.convolution = 'plain'  # It compiles in less time.
     config.schedule.name = 'constant'
     config.network.likelihood = (*(('gated', 6, 3),) * 2, ('dense', 8))
     if channels == 3:

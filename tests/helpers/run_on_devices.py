@@ -69,6 +69,7 @@ CONFIGS = {
         method: dataclasses.replace(
             CONFIG,
             method=method,
+            convolution='plain',
             data=DataConfig(flip=True),
             network=NetworkConfig(likelihood=(*(('gated', 6, 3),) * 2, ('dense', 8))),
         )

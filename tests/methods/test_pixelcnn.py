@@ -21,6 +21,7 @@ from vaebm_jax.models.apply import averaged
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.keys import chain_keys
 from vaebm_jax.tasks.images import sample
+from vaebm_jax.tasks.report import write_report
 
 KEY = jax.random.key(3)
 METHODS = ['pixelcnn', 'pixeliqn']
@@ -65,6 +66,8 @@ def test_a_run_goes_on_bit_for_bit_and_is_sampled_and_scored(tmp_path, method):
     names = {name} | ({'crossing'} if method == 'pixeliqn' else set())
     scores = {f'{name}{split}' for name in names for split in ('', '_train', '_test')}
     assert set(result['ancestral']) == scores | {'num_samples', 'langevin_steps'}
+    page = write_report(tmp_path / 'whole').read_text()
+    assert 'not drawn yet' not in page and f'<td>{name}_test</td>' in page
     if method == 'pixelcnn':
         model = averaged(whole).models['likelihood']
         test = as_pixels(first_images(config.data, 'test', 1000))

@@ -86,16 +86,15 @@ def test_one_stack_of_masked_kernels_is_causal_and_has_a_blind_spot(first_kernel
             assert places[row, column, :, other, there].all() == (right <= above + margin)
 
 
-@pytest.mark.parametrize('channels, features', [(1, 4), (3, 4)])
-def test_two_stacks_read_every_earlier_value(channels, features):
+def test_two_stacks_read_every_earlier_value():
     """6 x 6 pixels and 7 layers of kernel 3: 0 zeros below the diagonal, and only zeros above."""
-    shape = (6, 6, channels)
-    net = PixelCNN((*(('gated', features, 3),) * 7, ('dense', 7)), 5)
+    shape = (6, 6, 3)
+    net = PixelCNN((*(('gated', 4, 3),) * 7, ('dense', 7)), 5)
     params = parameters(net, (1, *shape))
     # With numbers that differ, no sum over a value's outputs is 0 but where all are.
     weights = jnp.asarray(np.random.default_rng(3).normal(size=5), jnp.float32)
     seen = reads(lambda x: jnp.einsum('bhwcn,n->hwc', net.apply(params, x), weights), shape)
-    np.testing.assert_array_equal(seen, before(36 * channels))
+    np.testing.assert_array_equal(seen, before(36 * 3))
 
 
 def test_each_layer_reads_the_rows_above_alone():
@@ -122,7 +121,7 @@ def test_masked_numbers_of_a_kernel_have_no_gradient():
     assert not np.asarray(second)[0, 2].any() and np.asarray(second)[0, :2].any(axis=(1, 2)).all()
 
 
-@pytest.mark.parametrize('shape, levels', [((1, 2, 1), 2), ((2, 1, 1), 3), ((1, 1, 3), 3)])
+@pytest.mark.parametrize('shape, levels', [((1, 2, 1), 2), ((2, 1, 3), 2)])
 def test_the_probabilities_of_all_images_sum_to_one(shape, levels):
     net = PixelCNN((*(('gated', 6, 3),) * 3, ('dense', 5)), levels)
     params = parameters(net, (1, *shape))
