@@ -1,6 +1,7 @@
 """WGAN-GP: the critic's updates, each on its part of the batch, and the generator's."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.keys import chain_keys, fold_in
 
 KEY = jax.random.key(3)
+STEP = jax.jit(wgan_gp_step, static_argnums=3)
 BATCH = Batch(jax.random.uniform(jax.random.key(1), (7, 8, 8, 1), minval=-1.0))
 
 
@@ -45,22 +47,33 @@ def test_an_update_without_images_is_refused():
     validate(dataclasses.replace(config, batch_size=5))
 
 
-@pytest.mark.parametrize('num_images, num_parts', [(128, 5), (40, 5), (8, 3), (8, 8)])
+@pytest.mark.parametrize('num_images, num_parts', [(128, 5), (8, 3)])
 def test_parts_are_disjoint_and_the_same_on_any_number_of_devices(num_images, num_parts):
+    parts = jax.jit(
+        jax.vmap(
+            lambda image, part: rows_of_part(part, num_parts, Batch(image), 'devices'),
+            in_axes=(0, None),
+            axis_name='devices',
+        )
+    )
     for num_devices in (1, 2, 4):
-        images = jnp.arange(num_images).reshape(num_devices, -1, 1, 1, 1)
+        images = np.arange(num_images).reshape(num_devices, -1, 1, 1, 1)
         found = []
         for part in range(num_parts):
-            rows, weights = jax.vmap(
-                lambda image, part=part: rows_of_part(part, num_parts, Batch(image), 'devices'),
-                axis_name='devices',
-            )(images)
+            rows, weights = parts(images, part)
+            rows, weights = np.asarray(rows), np.asarray(weights)
             numbers = np.take_along_axis(images[..., 0, 0, 0], rows, axis=1)[weights > 0]
             assert sorted(numbers) == list(range(part, num_images, num_parts))
             np.testing.assert_allclose(weights.sum(axis=1).mean(), 1.0, rtol=1e-6)
             assert len(np.unique(weights[weights > 0])) == 1
             found += list(numbers)
         assert sorted(found) == list(range(num_images))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def follow(adam, loss_fn, params, memory, *images):
+    changes, memory = adam.update(jax.grad(loss_fn)(params, *images), memory)
+    return optax.apply_updates(params, changes), memory
 
 
 def test_a_step_by_hand():
@@ -76,30 +89,29 @@ def test_a_step_by_hand():
     )
     alphas = jax.vmap(jax.random.uniform)(fold_in(keys, 1))
 
-    def critic_loss(params, rows):
-        real, fake = BATCH.image[rows], fakes[rows]
+    def critic_loss(params, real, fake, alpha):
+        def penalty(one, other, alpha):
+            output_of = lambda x: output(params, x[jnp.newaxis])[0]
+            slope = jax.grad(output_of)(one + alpha * (other - one))
+            return (jnp.sqrt(jnp.sum(slope**2)) - 1.0) ** 2
+
         loss = jnp.mean(output(params, fake)) - jnp.mean(output(params, real))
-        for row, one, other in zip(rows, real, fake, strict=True):
-            between = one + alphas[row] * (other - one)
-            slope = jax.grad(lambda x: output(params, x[jnp.newaxis])[0])(between)
-            loss += 10.0 / len(rows) * (jnp.sqrt(jnp.sum(slope**2)) - 1.0) ** 2
-        return loss
+        return loss + 10.0 * jnp.mean(jax.vmap(penalty)(real, fake, alpha))
 
     adam = optax.adam(config.energy.learning_rate, 0.5)
     learned, memory = critic.params, adam.init(critic.params)
-    for rows in ([0, 2, 4, 6], [1, 3, 5]):
-        changes, memory = adam.update(jax.grad(critic_loss)(learned, np.array(rows)), memory)
-        learned = optax.apply_updates(learned, changes)
+    for rows in (slice(0, 7, 2), slice(1, 7, 2)):
+        images = BATCH.image[rows], fakes[rows], alphas[rows]
+        learned, memory = follow(adam, critic_loss, learned, memory, *images)
 
     z = sample_prior(chain_keys(key_generator, 7), 7, config.latent_dim)
     generator_loss = lambda params: (
         -jnp.mean(output(learned, decoder.apply_fn({'params': params}, z)))
     )
     adam = optax.adam(config.vae.learning_rate, 0.5)
-    changes, _ = adam.update(jax.grad(generator_loss)(decoder.params), adam.init(decoder.params))
-    drawn = optax.apply_updates(decoder.params, changes)
+    drawn, _ = follow(adam, generator_loss, decoder.params, adam.init(decoder.params))
 
-    after, metrics = wgan_gp_step(KEY, states, BATCH, config)
+    after, metrics = STEP(KEY, states, BATCH, config)
     close = lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5)
     jax.tree.map(close, after.energy.params, learned)
     jax.tree.map(close, after.decoder.params, drawn)
@@ -112,7 +124,7 @@ def test_a_step_by_hand():
 def test_without_learning_the_critics_loss_is_that_of_maximum_likelihood():
     config = of_updates(7, learning_rate=1e-30)
     states = create_states(KEY, config)
-    _, metrics = wgan_gp_step(KEY, states, BATCH, config)
+    _, metrics = STEP(KEY, states, BATCH, config)
     key, _ = jax.random.split(jax.random.fold_in(KEY, 0))
     z = sample_prior(fold_in(chain_keys(key, 7), 0), 7, config.latent_dim)
     fakes = states.decoder.apply_fn({'params': states.decoder.params}, z)
