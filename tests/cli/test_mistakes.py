@@ -54,7 +54,7 @@ def settings():
         if kind is float:
             yield [f'--config.{name}=-1e300'], f'{name} must be '
         if kind is tuple:
-            yield [f'--config.{name}=(("wide",7),)'], f'{name} must be a tuple of rows'
+            yield [f'--config.{name}=(("wide",7),)'], f'{name} must be a tuple of '
         if kind is str and name not in FREE_TEXTS:
             yield [f'--config.{name}=other'], f'{name} must be one of '
         yield [f'--config.{name[:-1]}_=1'], f'there is no setting {name[:-1]}_'
