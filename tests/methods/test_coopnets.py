@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.devices import assert_close, run_on_devices
 from helpers.runs import assert_same_states, train
 
 from vaebm_jax import Batch, States, generate, load
@@ -124,9 +123,3 @@ def test_it_resumes_bit_for_bit_and_samples_are_independent(tiny_config, tmp_pat
     assert set(states.models) == {'energy', 'decoder'}
     few, many = (generate(KEY, states, config, count)[1] for count in (3, 7))
     np.testing.assert_allclose(few, many[:3], atol=1e-6)
-
-
-@pytest.mark.multi_device
-def test_the_number_of_devices_does_not_matter(tmp_path):
-    results = run_on_devices(tmp_path, 3, 'float64', 'coopnets', '1x1', '2x1', '4x1')
-    assert_close(results, select='', tolerance=1e-6)
