@@ -11,9 +11,9 @@ from helpers.configs import pixels
 from vaebm_jax import create_states
 from vaebm_jax.config import DataConfig
 from vaebm_jax.data.batch import Batch
-from vaebm_jax.methods.pixeliqn import pixeliqn_step, sample, scores, uniform
+from vaebm_jax.methods.pixeliqn import pixeliqn_step, sample, scores
 from vaebm_jax.models.states import States, TrainState
-from vaebm_jax.samplers.keys import chain_keys
+from vaebm_jax.samplers.keys import chain_keys, uniform
 
 KEY = jax.random.key(3)
 
@@ -33,7 +33,7 @@ def test_it_learns_the_quantiles_of_a_uniform_value():
     states = jax.jit(lambda states: jax.lax.fori_loop(0, 400, step, states))(states)
     keys = chain_keys(KEY, 1000)
     drawn = jax.jit(lambda: sample((keys, keys), states, config, 1000)['ancestral'])()
-    tau = uniform(keys, (1, 1, 1))
+    tau = uniform(keys, shape=(1, 1, 1))
     assert np.abs(drawn - (2.0 * tau - 1.0)).mean() < 0.1
     found = jax.jit(lambda images: scores(keys, states, config, images))(images(500, 1000))
     assert found['pinball'].shape == found['crossing'].shape == (1000,)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 # Thresholds lie between what healthy runs of digits, MNIST, Fashion-MNIST and CIFAR-10 had and what
 # runs had that diverged: gaps of at most 9 times their median, at most 17 % of pixels far outside,
 # a spread of at most 1.2; against 28 % and 2.0 five steps before the end.
-_EARLIER = 20  # Logged rows that a gap is compared with; fewer than half of them: not yet.
+EARLIER = 20  # Logged rows that a gap is compared with; fewer than half of them: not yet.
 _MAX_SWING = 30.0
 _MAX_OVERSHOOT = 0.25
 _MAX_SPREAD = 1.5
@@ -57,8 +57,8 @@ def _collapse(step, metrics):
 
 
 def _swing(metrics, earlier):
-    gaps = [_gap(row) for row in earlier[-_EARLIER:] if 'energy_data' in row]
-    if len(gaps) < _EARLIER // 2:
+    gaps = [_gap(row) for row in earlier[-EARLIER:] if 'energy_data' in row]
+    if len(gaps) < EARLIER // 2:
         return ''
     usual = max(statistics.median(gaps), 1e-30)
     if _gap(metrics) <= _MAX_SWING * usual:

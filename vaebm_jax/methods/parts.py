@@ -272,11 +272,10 @@ def mean_error(
     distance from g(z), it does not grow with the variance of g(z).
     Arguments are those of `ancestral_error`.
     """
-    errors = []
-    for part in range(2):
-        z = vae.sample_prior(fold_in(keys, part), images.shape[0], config.latent_dim)
-        errors.append(images - decode(decoder, z, condition))
-    return jnp.mean(jnp.sum((errors[0] * errors[1]).reshape(images.shape[0], -1), axis=1))
+    first, second = (
+        images - draw(fold_in(keys, part), decoder, config, condition) for part in range(2)
+    )
+    return jnp.mean(jnp.sum((first * second).reshape(images.shape[0], -1), axis=1))
 
 
 def truth_loss(

@@ -20,7 +20,7 @@ from vaebm_jax.methods.losses import pinball
 from vaebm_jax.methods.parts import Metrics, learn
 from vaebm_jax.methods.pixelcnn import one_by_one
 from vaebm_jax.models.states import States, TrainState
-from vaebm_jax.samplers.keys import fold_in
+from vaebm_jax.samplers.keys import fold_in, uniform
 
 _HUBER_WIDTH = 0.002  # Of pixels in [-1, 1]; a wide one would bias the quantiles.
 
@@ -28,11 +28,6 @@ _HUBER_WIDTH = 0.002  # Of pixels in [-1, 1]; a wide one would bias the quantile
 def quantile(model: TrainState, images: chex.Array, tau: chex.Array) -> chex.Array:
     """Q(tau) of each value given the earlier ones; all are `[B, H, W, C]`."""
     return model.apply_fn({'params': model.params}, images, tau=tau)[..., 0]
-
-
-def uniform(keys: chex.PRNGKey, shape: tuple[int, ...]) -> chex.Array:
-    """A tau for each value, in [0, 1): `[B, *shape]`, by a key for each image."""
-    return jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32))(keys)
 
 
 def pixeliqn_step(
@@ -44,7 +39,7 @@ def pixeliqn_step(
 ) -> tuple[States, Metrics]:
     """One step on the quantile loss; arguments and results are those of `vaebm.train_step`."""
     keys = image_keys(jax.random.fold_in(key, states.step), batch, axis_name)
-    tau = uniform(keys, batch.image.shape[1:])
+    tau = uniform(keys, shape=batch.image.shape[1:])
 
     def loss_fn(models):
         error = batch.image - quantile(models['likelihood'], batch.image, tau)
@@ -66,7 +61,7 @@ def sample(
     """Ancestral samples: `sample` in METHODS. Each value is clipped to the range of the data."""
     del num_samples, condition
     size, limit = config.data.image_size, 1.0 + config.data.headroom
-    tau = uniform(keys[1], (size, size, config.data.num_channels))
+    tau = uniform(keys[1], shape=(size, size, config.data.num_channels))
     clipped = lambda quantiles, index: jnp.clip(quantiles[:, 0], -limit, limit)
     images = one_by_one(states.models['likelihood'], config, len(keys[1]), clipped, tau)
     return {'ancestral': images}
@@ -81,7 +76,7 @@ def scores(
     at the larger of two random taus is below that at the smaller: no layer forbids it.
     """
     del config
-    first, second = (uniform(fold_in(keys, part), images.shape[1:]) for part in range(2))
+    first, second = (uniform(fold_in(keys, part), shape=images.shape[1:]) for part in range(2))
     at_first, at_second = (
         quantile(states.models['likelihood'], images, tau) for tau in (first, second)
     )

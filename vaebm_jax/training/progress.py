@@ -9,6 +9,7 @@ import tqdm
 
 from vaebm_jax.config import Config
 from vaebm_jax.methods import METHODS, progress_words, untrained_energy
+from vaebm_jax.methods.guards import EARLIER
 from vaebm_jax.runtime import log
 
 
@@ -22,7 +23,7 @@ class Progress:
         self.began = time.perf_counter()
         self.reached = start
         self.steps, self.seconds = 0, 0.0  # Of training alone, since the last log.
-        self.earlier = []  # The metrics of all logged steps.
+        self.earlier = []  # The metrics of the last logged steps.
 
     @contextlib.contextmanager
     def compiling(self, step: int) -> Iterator[None]:
@@ -60,7 +61,7 @@ class Progress:
         images_per_second = steps_per_second * self.config.batch_size
         shown = progress_words(metrics, self.config)
         warnings = METHODS[self.config.method].warnings(step, metrics, self.earlier)
-        self.earlier.append(metrics)
+        self.earlier = [*self.earlier, metrics][-EARLIER:]
         if self.bar is not None:
             speed = f'{images_per_second:.4g} images/s, ' if steps_per_second else ''
             self.bar.set_postfix_str(speed + shown)
