@@ -1,57 +1,78 @@
-"""The operations of a training step, counted from shapes."""
+"""The operations of a training step, counted in its traced program."""
 
+import dataclasses
 import functools
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
+from jax.extend import core
 
 from vaebm_jax import create_states
-from vaebm_jax.models.apply import decode, energy_of
+from vaebm_jax.config import Config
+from vaebm_jax.methods import METHODS
+from vaebm_jax.training.iteration import iterate
 
 
-def count(config):
-    """Multiplications and additions of a step's convolutions and dense layers, plainly computed."""
-    images, chains = config.batch_size, config.num_chains or config.batch_size
-    size, channels = config.data.image_size, config.data.num_channels
-    image, z = jnp.zeros((1, size, size, channels)), jnp.zeros((1, config.latent_dim))
-    is_conditional = config.condition.kind != 'none'
-    condition = jnp.zeros((1, size, size, channels + 1)) if is_conditional else None
-    states = jax.eval_shape(functools.partial(create_states, config=config), jax.random.key(0))
-    energy = of_layers(lambda state: energy_of(state, config, condition)(image), states.energy)
-    encoder = of_layers(
-        lambda state: state.apply_fn({'params': state.params}, image, condition), states.encoder
-    )
-    decoder = of_layers(lambda state: decode(state, z, condition), states.decoder)
-    # Forward, to the parameters and to the input; the first layer's input needs no gradient, but
-    # for a decoder's z.
-    learn = lambda counts: 3 * sum(counts) - counts[0]
-    learn_vae = learn(encoder) + (learn(decoder) if is_conditional else 3 * sum(decoder))
-    return (
-        chains * sum(decoder)
-        + chains * config.langevin.num_steps * 2 * sum(energy)
-        + (images + chains) * learn(energy)
-        # A bound that does not count is still computed, for the metrics.
-        + chains * (learn_vae if config.vae.bound_weight > 0 else sum(encoder) + sum(decoder))
-        + chains * (config.vae.known_z_weight > 0) * learn(decoder)
-        + images * (config.vae.truth_weight > 0) * learn_vae
-        + images * (config.vae.guess_weight > 0) * learn(decoder)
-        + 2 * images * (config.vae.mean_weight > 0) * learn(decoder)
-    )
+def count(config: Config, is_warm_start: bool = False) -> int:
+    """Multiplications and additions of an iteration's convolutions and products of matrices.
+
+    Of the method's step, or of its warm start's, plainly computed: as XLA's own convolutions, and
+    without the products with zeros that a stride inserts. What a condition or an augmentation costs
+    is in it only as far as it is such a product.
+    """
+    config = dataclasses.replace(config, convolution='plain', dtype='float32')
+    method = METHODS[config.method]
+    step = method.warm_start if is_warm_start else method.step
+    size = config.data.load_size or config.data.image_size
+    shape = (config.batch_size, size, size, config.data.num_channels)
+    images = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    key = jax.eval_shape(functools.partial(jax.random.key, impl=config.generator), 0)
+    states = jax.eval_shape(functools.partial(create_states, config=config), key)
+    traced = jax.make_jaxpr(functools.partial(iterate, step=step, config=config))
+    return of_program(traced(key, states, images).jaxpr)
 
 
-def of_layers(function, state):
-    """Of each layer, the operations of one image."""
-    counts = []
+def of_program(jaxpr: core.Jaxpr) -> int:
+    """The operations of a program; those of a loop as often as it turns."""
+    total = 0
+    for equation in jaxpr.eqns:
+        name, parameters = equation.primitive.name, equation.params
+        if name == 'while':
+            raise ValueError('a loop whose number of turns is not known cannot be counted')
+        if name == 'conv_general_dilated':
+            total += of_convolution(equation)
+        elif name == 'dot_general':
+            total += of_product(equation)
+        elif name == 'cond':
+            total += max(of_program(branch.jaxpr) for branch in parameters['branches'])
+        else:
+            turns = parameters['length'] if name == 'scan' else 1
+            total += turns * sum(map(of_program, _inner(parameters)))
+    return total
 
-    def count(call, args, kwargs, context):
-        y = call(*args, **kwargs)
-        if isinstance(context.module, nn.Dense | nn.Conv) and context.method_name == '__call__':
-            kernel = context.module.variables['params']['kernel'].shape
-            counts.append(2 * math.prod(y.shape[:-1]) * math.prod(kernel))
-        return y
 
-    with nn.intercept_methods(count):
-        jax.eval_shape(function, state)
-    return counts
+def of_convolution(equation: core.JaxprEqn) -> int:
+    _, kernel = (x.aval.shape for x in equation.invars)
+    parameters = equation.params
+    outputs = parameters['dimension_numbers'].rhs_spec[0]
+    products = math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // kernel[outputs]
+    return 2 * products // math.prod(parameters['lhs_dilation'])
+
+
+def of_product(equation: core.JaxprEqn) -> int:
+    (contracted, _), _ = equation.params['dimension_numbers']
+    left = equation.invars[0].aval.shape
+    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
+
+
+def _inner(parameters: dict[str, Any]) -> Iterator[core.Jaxpr]:
+    """The programs that an equation calls."""
+    for value in parameters.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(part, core.ClosedJaxpr):
+                yield part.jaxpr
+            elif isinstance(part, core.Jaxpr):
+                yield part
