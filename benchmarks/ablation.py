@@ -1,7 +1,7 @@
 """Trains one recipe change by change at equal cost, and scores each: a table that grows over days.
 
     python benchmarks/ablation.py --out=runs/ablation --classifier=cifar16.npz \
-        --rows=paper,known_z,recipe --seeds=0,1
+        --only=paper --only=recipe,0
 
 The recipe is `configs/cifar10.py:small`. The rows of ROWS begin with the paper's teaching and add
 its changes in turn; `without_...` takes one away from the whole. Each row gets the operations of
@@ -12,30 +12,13 @@ The judge is benchmarks/legibility.py, which keeps its classifier in --classifie
 """
 
 import dataclasses
-import importlib.util
-import json
-import pathlib
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
 
-import operations
+import comparison
 import program
 from absl import flags
 
-from vaebm_jax.config import Config, flatten, validate
-from vaebm_jax.runtime.atomic_files import write_json
-from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.tasks import task_of
-from vaebm_jax.training.loop import train
-
-ROOT = pathlib.Path(__file__).parents[1]
-
 _OUT = flags.DEFINE_string('out', None, 'Folder of the rows and the table.', required=True)
-_ROWS = flags.DEFINE_list('rows', [], 'Which rows to make; none: all.')
-_SEEDS = flags.DEFINE_list('seeds', ['0', '1'], 'Seeds of each row.')
+_ONLY = flags.DEFINE_multi_string('only', [], 'ROW or ROW,SEED: these alone.')
 _STEPS = flags.DEFINE_integer('steps', 3000, "The recipe's steps, whose cost all rows get.")
 _CLASSIFIER = flags.DEFINE_string('classifier', None, "The judge's weights (npz).", required=True)
 _NUM_SAMPLES = flags.DEFINE_integer('num_samples', 2000, 'To score.')
@@ -97,112 +80,30 @@ ROWS = {
 }
 
 
-def changed(config: Config, settings: dict) -> Config:
-    """The config with some settings, by dotted name, replaced."""
-    for name, value in settings.items():
-        section, field = name.split('.')
-        inner = dataclasses.replace(getattr(config, section), **{field: value})
-        config = dataclasses.replace(config, **{section: inner})
-    return config
+COLUMNS = {
+    'Frechet distance': ('frechet_distance', '{:.1f}'),
+    'p >= 0.9': ('share_p90', '{:.1%}'),
+    'precision': ('precision', '{:.2f}'),
+    'recall': ('recall', '{:.2f}'),
+    'smallest class': ('smallest_class_share', '{:.1%}'),
+}
 
 
-def recipe() -> Config:
-    spec = importlib.util.spec_from_file_location('cifar10', ROOT / 'configs' / 'cifar10.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config('small')
+def whole():
+    """The recipe, of so many steps."""
+    config = comparison.shipped('cifar10', 'small')
+    return dataclasses.replace(config, num_steps=_STEPS.value)
 
 
-def steps_of(config: Config, whole: Config, steps: int) -> int:
-    """How many steps of one config cost as much as so many of the whole recipe."""
-    return round(steps * operations.count(whole) / operations.count(config))
-
-
-def make_row(name: str, seed: int, path: pathlib.Path) -> None:
-    """Trains and scores one row, and writes its two files."""
-    whole = recipe()
-    config = changed(whole, ROWS[name])
-    steps = steps_of(config, whole, _STEPS.value)
-    config = dataclasses.replace(
-        config,
-        name=name,
-        seed=seed,
-        num_steps=steps,
-        log_every=max(1, steps // 20),
-        sample_every=steps,
-        checkpoint_every=steps,
-    )
-    validate(config)
-    with tempfile.TemporaryDirectory() as folder:
-        workdir = pathlib.Path(folder) / 'run'
-        start = time.process_time()
-        failed = ''
-        try:
-            train(config, workdir, preview=task_of(config).preview)
-        except UserError as error:  # It went on diverging.
-            failed = str(error)
-        row = {
-            'row': name,
-            'seed': seed,
-            'steps': steps,
-            'cpu_minutes': (time.process_time() - start) / 60,
-            'settings': flatten(config),
-        }
-        if failed:
-            row['failed'] = failed
-        else:
-            judge(workdir)
-            scores = json.loads((workdir / 'legibility.json').read_text())
-            row |= {stage: scores[stage] for stage in ('ancestral', 'refined', 'test')}
-            metrics = (workdir / 'metrics.jsonl').read_text()
-            row['rollbacks'] = metrics.count('"event": "rollback"')
-            shutil.copyfile(workdir / 'samples' / f'step_{steps:08d}.png', path.with_suffix('.png'))
-        write_json(path, row)
-
-
-def judge(workdir: pathlib.Path) -> None:
-    flags = ['--dataset=cifar10', f'--classifier={_CLASSIFIER.value}', f'--workdir={workdir}']
-    flags += [f'--num_samples={_NUM_SAMPLES.value}']
-    subprocess.run([sys.executable, ROOT / 'benchmarks' / 'legibility.py', *flags], check=True)
-
-
-def table(out: pathlib.Path) -> str:
-    """All rows that are finished, in the order of ROWS, as Markdown."""
-    lines = [
-        '| row | seed | steps | CPU minutes | Frechet distance, ancestral | and refined | '
-        'p >= 0.9, ancestral | and refined | recall, ancestral | and refined | smallest class | '
-        'roll-backs |',
-        '|---' * 12 + '|',
-    ]
-    files = [json.loads(path.read_text()) for path in out.glob('*_[0-9]*.json')]
-    for row in sorted(files, key=lambda row: (list(ROWS).index(row['row']), row['seed'])):
-        cells = [row['row'], row['seed'], row['steps'], f'{row["cpu_minutes"]:.1f}']
-        if 'failed' in row:
-            cells += [row['failed'][:60]] + [''] * 7
-        else:
-            stages = row['ancestral'], row['refined']
-            cells += [f'{stage["frechet_distance"]:.1f}' for stage in stages]
-            cells += [f'{stage["share_p90"]:.1%}' for stage in stages]
-            cells += [f'{stage["recall"]:.2f}' for stage in stages]
-            cells += [f'{row["refined"]["smallest_class_share"]:.1%}', row['rollbacks']]
-        lines.append('| ' + ' | '.join(map(str, cells)) + ' |')
-    return '\n'.join(lines) + '\n'
+def judge(name, workdir):
+    """Scores of both stages of a run's samples."""
+    del name
+    return comparison.legibility(workdir, 'cifar10', _CLASSIFIER.value, _NUM_SAMPLES.value)
 
 
 def main(argv):
     del argv
-    out = pathlib.Path(_OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
-    names = _ROWS.value or list(ROWS)
-    if unknown := set(names) - set(ROWS):
-        raise UserError(f'rows must be of {", ".join(ROWS)}, got {", ".join(sorted(unknown))}')
-    for seed in map(int, _SEEDS.value):
-        for name in names:
-            path = out / f'{name}_{seed}.json'
-            if not path.exists():
-                make_row(name, seed, path)
-            (out / 'table.md').write_text(table(out))
-    print(table(out))
+    comparison.make_table(_OUT.value, _ONLY.value, whole(), ROWS, COLUMNS, judge)
 
 
 if __name__ == '__main__':
