@@ -5,14 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from helpers.linear_models import linear_decoder, model
 from helpers.runs import assert_same_states, train
 
 from vaebm_jax import Batch, States, generate, load
 from vaebm_jax.config import Config, EnergyConfig, LangevinConfig
 from vaebm_jax.methods.coopnets import PIXEL_STD, coopnets_step, infer
-from vaebm_jax.models.states import TrainState
 from vaebm_jax.models.vae import sample_prior
 from vaebm_jax.samplers.keys import chain_keys
 
@@ -21,17 +20,8 @@ W = np.array([[1.0, 0.4], [-0.3, 0.5], [0.2, 0.2], [0.0, 0.6]], np.float32)  # 4
 SLOPE = np.array([0.5, -1.0, 2.0, 0.25], np.float32)
 
 
-def linear_decoder(variables, z, condition):
-    return (z @ variables['params']['w'].T).reshape(-1, 2, 2, 1)
-
-
 def linear_energy(variables, x, condition):
     return x.reshape(len(x), -1) @ variables['params']['slope']
-
-
-def model(apply_fn, **params):
-    params = jax.tree.map(jnp.asarray, params)
-    return TrainState.create(apply_fn=apply_fn, params=params, tx=optax.sgd(1.0))
 
 
 def config_of(**langevin):

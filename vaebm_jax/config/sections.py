@@ -170,6 +170,16 @@ class LangevinConfig(Settings):
     max_element_drift: float = setting(
         0.0, 'the same bound for each pixel by itself, applied first; 0: no limit.', NOT_NEGATIVE
     )
+    prior_steps: int = setting(
+        0,
+        'number of steps on z before a sample is decoded and refined, on |z|²/2 + U(g(z)) / '
+        'prior_temperature. Training has none.',
+        COUNT,
+    )
+    prior_step_size: float = setting(0.05, 'δ of these steps.', POSITIVE)
+    prior_temperature: float = setting(
+        1e4, 'of the energy in these steps; 1: that of p(x), which leaves few modes.', POSITIVE
+    )
     latent_steps: int = setting(
         0,
         'coopnets: number of steps by which z is moved towards the refined sample before the '

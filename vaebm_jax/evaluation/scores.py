@@ -18,7 +18,7 @@ from vaebm_jax.evaluation.inception import NUM_CLASSES, Weights, inception_featu
 from vaebm_jax.evaluation.metrics import Moments, frechet_distance, inception_score
 from vaebm_jax.evaluation.precision_recall import MAX_IMAGES, NUM_NEIGHBORS, precision_and_recall
 from vaebm_jax.evaluation.sample_cache import Draws, fingerprint
-from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.methods import METHODS, has_energy, sample_stages
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.models.states import States
 from vaebm_jax.runtime import distributed, log
@@ -337,7 +337,7 @@ def _fingerprint(weights, images):
 
 def stages_of(config: Config) -> dict[str, int]:
     """The stages of the sampler that are scored, and each one's steps in lengths of training's."""
-    names = METHODS[config.method].stages
+    names = sample_stages(config)
     lengths = {name: _LENGTHS.get(name, 0) for name in names}
     return lengths | ({'refined_2x': 2} if 'refined' in names else {})
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import to_uint8
-from vaebm_jax.methods import METHODS
+from vaebm_jax.methods import sample_stages
 from vaebm_jax.runtime.atomic_files import write_atomically
 
 _CAPTION_HEIGHT = 16
@@ -57,7 +57,7 @@ def table(images: chex.Array) -> Image.Image:
 
 def captions(config: Config) -> list[str]:
     """A caption for each stage of the method's samples, in the order of `generate_by`."""
-    return [words.format(config=config) for words in METHODS[config.method].stages.values()]
+    return list(sample_stages(config).values())
 
 
 def side_by_side(path: str | os.PathLike, grids: dict[str, chex.Array]) -> None:

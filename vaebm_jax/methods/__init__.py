@@ -48,7 +48,8 @@ class Method(NamedTuple):
         `params`. The two keys, of starting points and of chains, are `[num_samples]` each: sample i
         depends only on keys i.
       stages: the stages of a sample in order, with a description in which `{config...}` is filled
-        in. A method with a stage `refined` has a model `energy`, which refines the stage before.
+        in. A method with a stage `refined` has a model `energy`, which refines the stage before;
+        there is a stage `latent` only where `langevin.prior_steps` is not 0.
       init_memory: `(key, config) -> pytree`: the initial `States.memory`; None: there is none.
       warm_start: the step of the first `config.warmup_steps` iterations; None: `step` itself.
       progress: templates of a progress line, filled with metrics; skipped if a metric is missing.
@@ -75,11 +76,17 @@ class Method(NamedTuple):
 
 
 _DECODED = 'ancestral samples (decoder)'
+_LATENT = 'after {config.langevin.prior_steps} Langevin steps on z'
 _REFINED = 'after {config.langevin.num_steps} Langevin steps'
 _VALUE_AFTER_VALUE = 'samples, value after value'
 _ENERGIES = 'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}'
 _RATE_AND_DISTORTION = 'rate {rate:.3g}, distortion {distortion:.3g}'
 
+_OF_LATENT_STAGE = (
+    'langevin.prior_steps',
+    'langevin.prior_step_size',
+    'langevin.prior_temperature',
+)
 _UNUSED_BY_A_GAN = (
     'num_chains',
     'warmup_steps',
@@ -119,10 +126,11 @@ METHODS = {
         roles={'energy': ENERGY, 'encoder': ENCODER, 'decoder': DECODER},
         step=vaebm.train_step,
         sample=vaebm.sample,
-        stages={'ancestral': _DECODED, 'refined': _REFINED},
+        stages={'ancestral': _DECODED, 'latent': _LATENT, 'refined': _REFINED},
         warm_start=vae.vae_step,
         progress=(_ENERGIES, _RATE_AND_DISTORTION),
         warnings=guards.warnings,
+        settings=_OF_LATENT_STAGE,
     ),
     'vae': Method(
         roles={'encoder': ENCODER, 'decoder': DECODER},
@@ -148,11 +156,11 @@ METHODS = {
         roles={'energy': ENERGY, 'decoder': DECODER},
         step=coopnets.coopnets_step,
         sample=vaebm.sample,
-        stages={'ancestral': _DECODED, 'refined': _REFINED},
+        stages={'ancestral': _DECODED, 'latent': _LATENT, 'refined': _REFINED},
         progress=(_ENERGIES, 'distortion {distortion:.3g}'),
         warnings=guards.warnings,
         unused=('warmup_steps', 'vae.*_weight', 'network.encoder'),
-        settings=('langevin.latent_steps', 'langevin.latent_step_size'),
+        settings=(*_OF_LATENT_STAGE, 'langevin.latent_steps', 'langevin.latent_step_size'),
     ),
     'short_run': Method(
         roles={'energy': ENERGY},
@@ -271,6 +279,16 @@ def progress_words(metrics: dict[str, float], config: Config) -> str:
         except KeyError:
             continue
     return ', '.join(parts)
+
+
+def sample_stages(config: Config) -> dict[str, str]:
+    """The stages of the method's samples in their order, each with its description."""
+    stages = METHODS[config.method].stages
+    return {
+        name: words.format(config=config)
+        for name, words in stages.items()
+        if name != 'latent' or config.langevin.prior_steps
+    }
 
 
 def has_energy(config: Config) -> bool:

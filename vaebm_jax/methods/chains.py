@@ -1,6 +1,7 @@
 """Langevin chains as configured: started by the decoder, run on the energy."""
 
 import chex
+import jax.numpy as jnp
 
 from vaebm_jax.config import Config
 from vaebm_jax.data.conditions import keep_observed, observed_of
@@ -8,6 +9,8 @@ from vaebm_jax.models.apply import decode, energy_of
 from vaebm_jax.models.states import States, TrainState
 from vaebm_jax.models.vae import sample_prior
 from vaebm_jax.samplers.langevin import langevin_sample
+
+_LONGEST_DRIFT = 1.0  # Of z in a step: the prior's standard deviation.
 
 
 def ancestral_langevin_sample(
@@ -37,6 +40,41 @@ def ancestral_langevin_sample(
         key_langevin, states.energy, config, ancestral, config.langevin.num_steps, condition
     )
     return ancestral, refined, info
+
+
+def refine_z(
+    key: chex.PRNGKey,
+    states: States,
+    config: Config,
+    z: chex.Array,
+    condition: chex.Array | None = None,
+) -> chex.Array:
+    """z after `prior_steps` of Langevin dynamics on `|z|²/2 + U(g(z)) / T`, `[B, d]`.
+
+    From the prior towards those z whose images have a low energy (J. Cui, T. Han, Learning
+    energy-based model via dual-MCMC teaching, 2023, in training; here in sampling alone).
+
+    Args:
+      key: one key, or one per chain.
+      states: energy U and decoder g, with the parameters to use as `params`.
+      config: `config.langevin` has the steps, their size and the temperature T.
+      z: starting points of the chains, `[B, d]`.
+      condition: `[B, H, W, C + 1]`, or None.
+    """
+    image_energy = energy_of(states.energy, config, condition)
+
+    def energy_fn(z):
+        tilt = image_energy(decode(states.decoder, z, condition))
+        return 0.5 * jnp.sum(jnp.square(z), axis=1) + tilt / config.langevin.prior_temperature
+
+    return langevin_sample(
+        key,
+        energy_fn,
+        z,
+        num_steps=config.langevin.prior_steps,
+        step_size=config.langevin.prior_step_size,
+        max_drift=_LONGEST_DRIFT,
+    )[0]
 
 
 def run_chain(

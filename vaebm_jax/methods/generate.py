@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaebm_jax.config import Config
-from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.methods import METHODS, has_energy, sample_stages
 from vaebm_jax.methods.chains import run_chain
 from vaebm_jax.models.apply import averaged, decode
 from vaebm_jax.models.states import States
@@ -74,7 +74,7 @@ def generate_by(
 def _generate(key_prior, key_langevin, states, config, num_samples, first):
     keys = tuple(chain_keys(key, num_samples, first) for key in (key_prior, key_langevin))
     drawn = METHODS[config.method].sample(keys, states, config, num_samples)
-    return tuple(drawn[name] for name in METHODS[config.method].stages)
+    return tuple(drawn[name] for name in sample_stages(config))
 
 
 def recover(
@@ -156,7 +156,7 @@ def _recover(key_prior, key_langevin, states, config, condition, chains):
         jax.vmap(jax.random.fold_in, (None, 0))(key, chains) for key in (key_prior, key_langevin)
     )
     drawn = METHODS[config.method].sample(keys, states, config, len(chains), condition)
-    names = tuple(METHODS[config.method].stages)
+    names = tuple(sample_stages(config))
     return drawn[names[0]], drawn[names[-1]]
 
 
@@ -193,7 +193,7 @@ def revision(key: chex.PRNGKey, states: States, config: Config, num_samples: int
     """
     method = METHODS[config.method]
     keys = tuple(chain_keys(part, num_samples) for part in generate_keys(key))
-    stages = list(method.stages)
+    stages = list(sample_stages(config))
     before = stages[stages.index('refined') - 1]
     start = method.sample(keys, states, config, num_samples)[before]
 

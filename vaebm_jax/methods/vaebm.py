@@ -11,7 +11,7 @@ import jax
 
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import Batch
-from vaebm_jax.methods.chains import ancestral_langevin_sample
+from vaebm_jax.methods.chains import ancestral_langevin_sample, refine_z, run_chain
 from vaebm_jax.methods.devices import chain_condition, image_keys, local_chains, local_copy
 from vaebm_jax.methods.parts import (
     Metrics,
@@ -20,8 +20,10 @@ from vaebm_jax.methods.parts import (
     truth_loss,
     update_vae,
 )
+from vaebm_jax.models.apply import decode
 from vaebm_jax.models.states import States
-from vaebm_jax.samplers.keys import chain_keys
+from vaebm_jax.models.vae import sample_prior
+from vaebm_jax.samplers.keys import chain_keys, fold_in
 
 
 def train_step(
@@ -88,6 +90,18 @@ def sample(
     num_samples: int,
     condition: chex.Array | None = None,
 ) -> dict[str, chex.Array]:
-    """Ancestral and refined samples: `sample` in METHODS."""
-    ancestral, refined, _ = ancestral_langevin_sample(*keys, states, config, num_samples, condition)
-    return {'ancestral': ancestral, 'refined': refined}
+    """Ancestral and refined samples: `sample` in METHODS.
+
+    With `langevin.prior_steps` the chains start from `latent` samples in place of ancestral ones.
+    """
+    keys_prior, keys_langevin = keys
+    z = sample_prior(keys_prior, num_samples, config.latent_dim)
+    starts = {'ancestral': decode(states.decoder, z, condition)}
+    if config.langevin.prior_steps:
+        keys_latent = fold_in(chain_keys(keys_prior, num_samples), 1)
+        z = refine_z(keys_latent, states, config, z, condition)
+        starts['latent'] = decode(states.decoder, z, condition)
+    *_, start = starts.values()
+    num_steps = config.langevin.num_steps
+    refined, _ = run_chain(keys_langevin, states.energy, config, start, num_steps, condition)
+    return starts | {'refined': refined}

@@ -14,7 +14,7 @@ from vaebm_jax.data.loading import first_images
 from vaebm_jax.evaluation.sample_cache import Draws
 from vaebm_jax.figures import grids
 from vaebm_jax.figures.grids import Picture
-from vaebm_jax.methods import METHODS, has_energy
+from vaebm_jax.methods import has_energy, sample_stages
 from vaebm_jax.methods.generate import generate, generate_by, interpolate, reconstruct, revision
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.runtime import distributed, log
@@ -84,7 +84,7 @@ def sample(
     states = averaged(states) if ema else states
     folder = local_folder(workdir) / 'samples'
     say_checkpoint('sample', int(states.step), workdir, config)
-    stages = METHODS[config.method].stages
+    stages = tuple(sample_stages(config))
     draws = Draws(local_folder(workdir), states, config, num_samples, stages)
     draws.share(lambda part: None)
 

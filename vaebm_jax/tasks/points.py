@@ -15,7 +15,7 @@ from vaebm_jax.evaluation.sample_cache import Draws
 from vaebm_jax.evaluation.scores import stages_of, table
 from vaebm_jax.figures import grids, plots
 from vaebm_jax.figures.grids import Picture
-from vaebm_jax.methods import METHODS, has_energy, has_models
+from vaebm_jax.methods import has_energy, has_models, sample_stages
 from vaebm_jax.methods.generate import generate_by
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.runtime import log
@@ -70,7 +70,7 @@ def sample_points(
     states = averaged(states) if ema else states
     folder = local_folder(workdir) / 'samples'
     say_checkpoint('sample', int(states.step), workdir, config)
-    stages = METHODS[config.method].stages
+    stages = tuple(sample_stages(config))
     draws = Draws(local_folder(workdir), states, config, num_samples, stages)
     samples = gathered(draws)
     for name, points in samples.items():

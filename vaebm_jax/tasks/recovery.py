@@ -20,7 +20,7 @@ from vaebm_jax.evaluation.metrics import SSIM_WINDOW, psnr, ssim
 from vaebm_jax.evaluation.scores import Scores, features_of, refuse_too_few, table
 from vaebm_jax.figures import grids
 from vaebm_jax.figures.grids import Picture
-from vaebm_jax.methods import METHODS, has_energy, untrained_energy
+from vaebm_jax.methods import has_energy, sample_stages, untrained_energy
 from vaebm_jax.methods.generate import recover, recover_by
 from vaebm_jax.models.states import States
 from vaebm_jax.runtime import log
@@ -281,7 +281,8 @@ def sample_recoveries(
     key = jax.random.key(config.seed, impl=config.generator)
     drawing = _tracked(len(condition) * num_recoveries)
     drawn = recover(key, states, config, condition, num_recoveries, ema, drawing)
-    stages = METHODS[config.method].stages
+    names = tuple(sample_stages(config))
+    stages = dict.fromkeys((names[0], names[-1]))  # Those of `drawn`.
     for name, images in zip(stages, drawn, strict=False):
         with whole_file(folder / f'{name}.npz') as file:
             np.savez(file, images=images)
