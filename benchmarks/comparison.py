@@ -18,10 +18,11 @@ import numpy as np
 import operations
 
 from vaebm_jax.config import Config, flatten, validate
-from vaebm_jax.methods import METHODS, create_states
+from vaebm_jax.methods import METHODS, create_states, sample_stages
 from vaebm_jax.runtime.atomic_files import write_atomically, write_json
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import task_of
+from vaebm_jax.training.checkpoints import load_config
 from vaebm_jax.training.loop import train
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -156,13 +157,15 @@ def parameters(config: Config) -> dict[str, int]:
     }
 
 
-def legibility(workdir: pathlib.Path, dataset: str, classifier: str, num_samples: int) -> dict:
-    """The scores of benchmarks/legibility.py, by their stages."""
+def legibility(
+    workdir: pathlib.Path, dataset: str, classifier: str, num_samples: int
+) -> dict[str, dict[str, Any]]:
+    """The scores of benchmarks/legibility.py, by stage."""
     program = ROOT / 'benchmarks' / 'legibility.py'
     flags = [f'--dataset={dataset}', f'--classifier={classifier}', f'--num_samples={num_samples}']
     subprocess.run([sys.executable, program, *flags, f'--workdir={workdir}'], check=True)
     scores = json.loads((workdir / 'legibility.json').read_text())
-    return {name: scores[name] for name in ('ancestral', 'refined')}
+    return {name: scores[name] for name in sample_stages(load_config(workdir))}
 
 
 def rows(folder: pathlib.Path) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Scores how legible the generated digits (or garments) of trained runs are.
 
 A small convolutional classifier, trained here on the real training images, looks
-at the real test images and at generated ones, before (`ancestral`) and after
-(`refined`) the energy model's refinement:
+at the real test images and at generated ones, at each stage of the sampler: before (`ancestral`)
+and after (`latent`, if the config has such steps, and `refined`) the energy's refinement:
 
   python benchmarks/legibility.py --workdir=runs/mnist --classifier=mnist.npz
 
@@ -50,11 +50,14 @@ import tensorflow_datasets as tfds
 from absl import app, flags
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vaebm_jax import generate, load
+from vaebm_jax import load
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.data.loading import block_means
 from vaebm_jax.evaluation.metrics import Moments, frechet_distance
 from vaebm_jax.evaluation.precision_recall import NUM_NEIGHBORS, precision_and_recall
+from vaebm_jax.methods import sample_stages
+from vaebm_jax.methods.generate import generate_by, generate_keys
+from vaebm_jax.models.apply import averaged
 from vaebm_jax.runtime.atomic_files import write_json
 
 FLAGS = flags.FLAGS
@@ -287,7 +290,8 @@ def main(argv):
         num_steps = FLAGS.langevin_steps or config.langevin.num_steps
         langevin = dataclasses.replace(config.langevin, num_steps=num_steps)
         config = dataclasses.replace(config, langevin=langevin)
-        ancestral, refined = generate(jax.random.key(FLAGS.seed), states, config, FLAGS.num_samples)
+        keys = generate_keys(jax.random.key(FLAGS.seed))
+        drawn = generate_by(keys, averaged(states), config, FLAGS.num_samples)
         results = {
             'dataset': FLAGS.dataset,
             'num_samples': FLAGS.num_samples,
@@ -297,7 +301,7 @@ def main(argv):
             'test': test_scores,
         }
         print(f'{workdir}, {num_steps} Langevin steps:')
-        for name, samples in (('ancestral', ancestral), ('refined', refined)):
+        for name, samples in zip(sample_stages(config), drawn, strict=True):
             samples = at_size_of(training_images, samples)
             results[name] = legibility(*predict(params, samples), reference)
             print_row(name, results[name])

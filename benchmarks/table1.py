@@ -23,7 +23,7 @@ from absl import flags
 from vaebm_jax import generate, load
 from vaebm_jax.evaluation.scores import evaluate
 from vaebm_jax.figures import grids
-from vaebm_jax.methods import METHODS
+from vaebm_jax.methods import sample_stages
 
 _OUT = flags.DEFINE_string('out', None, 'Folder of the rows and the table.', required=True)
 _DATASET = flags.DEFINE_enum(
@@ -139,13 +139,12 @@ def judge(name, workdir):
         num_reference=_NUM_SAMPLES.value,
         cache=_OUT.value,
     )
-    stages = {stage: scores[stage] for stage in METHODS[config.method].stages}
+    stages = {stage: scores[stage] for stage in sample_stages(config)}
     if _CLASSIFIER.value:
-        ends = comparison.legibility(
+        legibility = comparison.legibility(
             workdir, _DATASET.value, _CLASSIFIER.value, num_samples(name)
-        ).values()
-        for stage, legibility in zip(stages, list(ends)[-len(stages) :], strict=True):
-            stages[stage] |= legibility
+        )
+        stages = {stage: stages[stage] | legibility[stage] for stage in stages}
     _, images = generate(jax.random.key(0), states, config, STRIP)
     caption = f'{name}, {grids.captions(config)[-1]}'
     grids.side_by_side(workdir / 'strip.png', {caption: np.asarray(images)[np.newaxis]})
