@@ -4,11 +4,13 @@
         --inception_weights=inception.npz --only=dcgan,0
 
 Each run gets the operations of --steps steps of the shipped config, counted from the traced steps,
-so a cheaper step is made more often. All methods have the networks of that config, as far as they
-use them: its energy is the critic, its decoder the generator. A finished run is
-`<out>/<method>_<seed>.json`, with settings and scores, and `.png`, its samples; it is not made
-again, so a table grows over days. `<out>/table.md` has what there is: means over seeds, and a row
-of samples of each method.
+so a cheaper step is made more often. The methods have the networks of that config, as far as they
+use them: its energy is the critic, its decoder the generator. Where these are dense, dcgan has
+convolutions, and the likelihood of pixelcnn and pixeliqn has a network of its own.
+
+A finished run is `<out>/<method>_<seed>.json`, with settings and scores, and `.png`, its samples;
+it is not made again, so a table grows over days. `<out>/table.md` has what there is: means over
+seeds, and a row of samples of each method.
 
 pixelcnn and pixeliqn draw value after value, which takes minutes for a hundred images of 28 x 28:
 they are scored by a tenth of the samples, which makes Frechet distances larger.
@@ -56,6 +58,12 @@ _GAN = {
     'vae.adam_b1': 0.5,
     'energy.learning_rate': 2e-4,
     'vae.learning_rate': 2e-4,
+}
+# Dense networks of DCGAN collapse on these images: a critic tells data from samples at once.
+_CONVOLUTIONS = {
+    'network.energy': tuple(('conv', features, 5, 2) for features in (32, 64, 128)),
+    'network.decoder': (('map', 128), *(('up', features, 3) for features in (64, 32, 16))),
+    'network.activation': 'leaky_relu',
 }
 # The published sampler and energy, with a tenth of the published scale, which takes as many steps
 # as there are here.
@@ -124,6 +132,12 @@ def whole():
     )
 
 
+def rows():
+    """ROWS for the data set: where the shipped decoder is dense, that of dcgan is not."""
+    is_dense = all(row[0] == 'dense' for row in whole().network.decoder)
+    return ROWS | ({'dcgan': ROWS['dcgan'] | _CONVOLUTIONS} if is_dense else {})
+
+
 def num_samples(name):
     return _NUM_SAMPLES.value // (10 if name in VALUE_BY_VALUE else 1)
 
@@ -154,7 +168,7 @@ def judge(name, workdir):
 def main(argv):
     del argv
     comparison.make_table(
-        _OUT.value, _ONLY.value, whole(), ROWS, COLUMNS, judge, dataset=_DATASET.value
+        _OUT.value, _ONLY.value, whole(), rows(), COLUMNS, judge, dataset=_DATASET.value
     )
 
 

@@ -134,7 +134,13 @@ def small() -> c.Config:
         steps_per_call=1,
         dtype='float32',
         data=dataclasses.replace(of_gpu.data, image_size=16),
-        langevin=dataclasses.replace(of_gpu.langevin, num_steps=num_steps),
+        langevin=dataclasses.replace(
+            of_gpu.langevin,
+            num_steps=num_steps,
+            prior_steps=40,
+            prior_step_size=0.1,
+            prior_temperature=3e4,
+        ),
         energy=dataclasses.replace(
             of_gpu.energy,
             scale=2 * 10.0 / step_size**2,  # As far in half as many steps.

@@ -54,7 +54,9 @@ def default() -> c.Config:
         checkpoint_every=1000,
         ema_decay=0.999,
         data=c.DataConfig(name='mnist', image_size=28, headroom=0.25),
-        langevin=c.LangevinConfig(num_steps=10, step_size=0.006, max_drift=4.0, prior_steps=20),
+        langevin=c.LangevinConfig(
+            num_steps=10, step_size=0.006, max_drift=4.0, prior_steps=20, prior_temperature=2e4
+        ),
         energy=c.EnergyConfig(reference_mean=-1.25, learning_rate=1e-3),
         vae=c.VAEConfig(learning_rate=3e-4, kl_weight=2.0, known_z_weight=1.0),
         network=c.NetworkConfig(
