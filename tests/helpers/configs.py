@@ -4,7 +4,15 @@ import dataclasses
 import importlib.util
 
 from helpers.commands import ROOT
-from vaebm_jax.config import Config, DataConfig, EnergyConfig, LangevinConfig, NetworkConfig
+from vaebm_jax.config import (
+    ConditionConfig,
+    Config,
+    DataConfig,
+    EnergyConfig,
+    LangevinConfig,
+    NetworkConfig,
+    VAEConfig,
+)
 
 
 def tiny() -> Config:
@@ -69,9 +77,17 @@ def read_config(name):
 
 U_NET = (('down', 8, 3), ('conv', 8, 3), ('down', 8, 3), ('up', 8, 3), ('conv', 8, 3), ('up', 8, 3))
 
+_TRUNK = (('conv', 6, 4, 2),)
+_RECOVERY = {
+    'convolution': 'plain',  # It compiles in less time.
+    'condition': ConditionConfig('center_hole', jitter=0.1),
+    'network': NetworkConfig(energy=_TRUNK, encoder=_TRUNK, decoder=(('down', 6, 3), ('up', 6, 3))),
+}
 # Method -> settings of a small run of it, beside those of `rival`.
 RIVALS = {
     'wgan_gp': {'energy': EnergyConfig(updates=2)},
+    'ccoopnets': _RECOVERY | {'vae': VAEConfig(guess_weight=1.0)},
+    **dict.fromkeys(('pix2pix', 'cvae_gan', 'cvae_gan_pp', 'bicycle_gan'), _RECOVERY),
 }
 
 

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaebm_jax.methods.losses import bce, bits, gradient_penalty, least_squares, pinball
+from vaebm_jax.methods.losses import (
+    absolute_error,
+    bce,
+    bits,
+    gradient_penalty,
+    least_squares,
+    pinball,
+)
 
 KEY = jax.random.key(0)
 
@@ -43,8 +50,34 @@ def test_the_best_critic_of_two_gaussians():
 
 def test_least_squares():
     data, samples = jnp.array([0.3, 0.8]), jnp.array([0.1, -0.4])
-    loss = least_squares(data, 1.0) + least_squares(samples, 0.0)
+    loss = least_squares(data, True) + least_squares(samples, False)
     np.testing.assert_allclose(loss, [0.49 + 0.01, 0.04 + 0.16], rtol=1e-6)
+
+
+def test_the_best_least_squares_critic():
+    """Its output is the share of data; where it is a half it costs a half, the generator a fourth.
+
+    The density of data is p, that of samples q.
+    """
+    p, q = jnp.array([0.2, 0.5, 0.6]), jnp.array([0.4, 0.5, 0.1])
+    cost = lambda outputs: p * least_squares(outputs, True) + q * least_squares(outputs, False)
+    np.testing.assert_allclose(jax.grad(lambda f: cost(f).sum())(p / (p + q)), 0.0, atol=1e-7)
+    assert float(cost(jnp.array(0.5))[1] / 0.5) == pytest.approx(0.5)
+    assert float(least_squares(jnp.array(0.5), True)) == 0.25
+
+
+def test_the_least_absolute_error_of_a_constant_is_at_the_median():
+    truth = jax.random.normal(KEY, (7, 4, 4, 3))
+    counts = jnp.zeros((7, 4, 4, 1), bool).at[:, 1:3, 1:4].set(True)
+    cost = lambda image: absolute_error(jnp.broadcast_to(image, truth.shape), truth, counts)
+    median = jnp.median(truth, axis=0, keepdims=True)
+    by_hand = np.abs(np.asarray(median - truth))[:, 1:3, 1:4].mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(cost(median), by_hand, rtol=1e-5)
+    for change in (-0.1, -0.01, 0.01, 0.1):
+        assert cost(median + change).mean() > cost(median).mean()
+    np.testing.assert_array_equal(absolute_error(truth, truth, counts), np.zeros(7))
+    elsewhere = jnp.where(counts, truth, 9.0)
+    np.testing.assert_array_equal(absolute_error(elsewhere, truth, counts), np.zeros(7))
 
 
 def test_the_penalty_of_a_linear_energy():

@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from helpers.configs import rival, tiny
 from helpers.runs import train
 from PIL import Image
 
@@ -74,7 +75,9 @@ def test_unused_settings_change_nothing(tiny_config, tmp_path):
         energy=EnergyConfig(
             2.0, 0.5, 3.0, 0.1, 0.9, 0.9, 7.0, 0.5, 1.5, 0.0, 0.2, 0.1, 500, ('flip',), 3
         ),
-        vae=dataclasses.replace(config.vae, truth_weight=5.0, bound_weight=0.5, known_z_weight=2.0),
+        vae=dataclasses.replace(
+            config.vae, truth_weight=5.0, bound_weight=0.5, known_z_weight=2.0, l1_weight=3.0
+        ),
         network=network,
         schedule=dataclasses.replace(config.schedule, energy_steps=4),
         condition=dataclasses.replace(config.condition, updates='all'),
@@ -166,8 +169,10 @@ def test_the_report_speaks_of_no_energy(tiny_config, run):
         assert word not in page
 
 
-def test_recoveries_are_the_decoders(tiny_config, tmp_path):
-    config = holes_of(tiny_config)
+@pytest.mark.parametrize(
+    'config', [holes_of(tiny()), rival('bicycle_gan')], ids=lambda config: config.method
+)
+def test_recoveries_are_the_decoders(config, tmp_path):
     run = tmp_path / 'run'
     train(config, run)
     result = recovery.evaluate_recovery(config, run, num_samples=5, num_recoveries=3)
@@ -194,6 +199,7 @@ def test_recoveries_are_the_decoders(tiny_config, tmp_path):
     recovery.recover_file(
         config, run, input_file=files['photo'], mask_file=files['mask'], output_file=files['out']
     )
+    assert 'refined' not in write_report(run).read_text()
     states, _ = load(run)
     condition = fixed_condition(truth[:1], config.condition)
     ancestral, _ = recover(jax.random.key(config.seed), states, config, condition, 1)

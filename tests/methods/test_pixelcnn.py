@@ -137,7 +137,7 @@ def test_drawing_row_by_row_is_drawing_with_the_whole_network(method):
                 ),
                 (
                     {'condition': ConditionConfig('lower_half')},
-                    'condition.kind must be none for {}',
+                    'condition.kind must be none with method {}',
                 ),
             )
         ),

@@ -7,9 +7,20 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from vaebm_jax.config import cifar10_paper_network, mnist_paper_network
+from vaebm_jax.config import (
+    cifar10_paper_network,
+    mnist_paper_network,
+    recovery_network,
+)
 from vaebm_jax.models import vae
-from vaebm_jax.models.networks import Decoder, Encoder, EnergyNet, cast_inner, leaky_relu
+from vaebm_jax.models.networks import (
+    Decoder,
+    Encoder,
+    EnergyNet,
+    PatchCritic,
+    cast_inner,
+    leaky_relu,
+)
 
 KEY = jax.random.key(0)
 TRUNK = (('conv', 4, 3, 2), ('dense', 16))
@@ -47,6 +58,54 @@ def num_parameters(net, *shapes):
 def test_the_authors_parameter_counts(table, image, energy, encoder):
     assert num_parameters(EnergyNet(table.energy, table.energy_outputs), image) == energy
     assert num_parameters(Encoder(table.encoder, 100), image) == encoder
+
+
+# Features of the authors' PatchGAN: patches of 70 pixels, of 34 for small images.
+PATCHES_70 = (('conv', 64, 4, 2), ('conv', 128, 4, 2), ('conv', 256, 4, 2), ('conv', 512, 4, 1))
+PATCHES_34 = (('conv', 16, 4, 2), ('conv', 32, 4, 2), ('conv', 64, 4, 1))
+
+
+def test_a_patch_critics_parameter_count():
+    """The authors' 2,768,705 has norms of 2 · 896 numbers in place of 896 biases."""
+    assert num_parameters(PatchCritic(PATCHES_70), (1, 64, 64, 6)) == 2_768_705 - 896
+    one = num_parameters(PatchCritic(PATCHES_34), (1, 64, 64, 3))
+    assert num_parameters(PatchCritic(PATCHES_34, 2), (1, 64, 64, 3)) == 2 * one
+
+
+@pytest.mark.parametrize(
+    'table, size, places, patch',
+    [
+        pytest.param(PATCHES_70, 128, 16, 70, id='70'),
+        pytest.param(PATCHES_34, 64, 16, 34, id='34'),
+        pytest.param(recovery_network(64).energy, 64, 8, 46, id='recovery'),
+    ],
+)
+def test_an_output_is_of_one_patch(table, size, places, patch):
+    """Its Jacobian is 0 outside, and nowhere 0 on all of the patch's border."""
+    thin = tuple((kind, 2, *sizes) for kind, _, *sizes in table)
+    net, image = PatchCritic(thin), normal(1, size, size, 1)
+    params = parameters(net, image)
+    output = lambda image: net.apply(params, image, method='maps')[0]
+    assert jax.eval_shape(output, image).shape == (1, places, places)
+    middle = places // 2
+    slope = jax.jit(jax.grad(lambda image: output(image)[0, middle, middle]))(image)
+    rows, columns = np.nonzero(slope[0, :, :, 0])
+    for line in (rows, columns):
+        assert line.max() - line.min() + 1 == patch
+
+
+def test_a_patch_critic_has_two_scales():
+    net = PatchCritic((('conv', 3, 4, 2), ('res', 4, 1)), num_scales=2, reads_condition=False)
+    images, condition = normal(2, 12, 12, 3), normal(2, 12, 12, 4, seed=2)
+    params = parameters(net, images, condition)
+    fine, coarse = maps = net.apply(params, images, condition, method='maps')
+    assert fine.shape == (2, 6, 6) and coarse.shape == (2, 3, 3)
+    means = images.reshape(2, 6, 2, 6, 2, 3).mean(axis=(2, 4))
+    other, same = net.apply(params, means.repeat(2, 1).repeat(2, 2), method='maps')
+    np.testing.assert_allclose(same, coarse, atol=1e-5)
+    assert np.abs(other - fine).max() > 1e-2
+    expected = sum(np.asarray(each).mean(axis=(1, 2)) for each in maps) / 2
+    np.testing.assert_allclose(net.apply(params, images), expected, rtol=1e-5)
 
 
 def test_decoder_parameter_count():

@@ -31,6 +31,8 @@ def test_rate_against_the_formula_in_numpy():
     ]
     assert expected[:2] == [0.0, 2.5]
     np.testing.assert_allclose(vae.rate(mean, log_std), expected, rtol=1e-5)
+    one = vae.rate(np.array([[0.7]]), np.array([[-0.2]]))  # A log variance of -0.4, by quadrature.
+    assert float(one[0]) == pytest.approx(0.280160, abs=1e-6)
 
 
 def test_rate_is_the_expected_log_ratio():

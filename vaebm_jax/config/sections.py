@@ -297,13 +297,19 @@ class VAEConfig(Settings):
         0.0,
         'with a condition, factor of the squared distance from an ancestral sample to the true '
         'image, as in cooperative conditional learning; 0: the paper. It makes recoveries of one '
-        'image alike; mean_weight does not.',
+        'image alike; mean_weight does not. ccoopnets: of the absolute distance.',
         NOT_NEGATIVE,
     )
     mean_weight: float = setting(
         0.0,
         'with a condition, factor of the squared distance from the mean of all ancestral samples '
         'to the true image, estimated without bias from two samples; 0: the paper.',
+        NOT_NEGATIVE,
+    )
+    l1_weight: float = setting(
+        0.0,
+        'pix2pix, cvae_gan, cvae_gan_pp, bicycle_gan: factor of the mean absolute error of a '
+        "missing pixel, beside the critic's loss; 0: the papers', 100 of pix2pix, else 10.",
         NOT_NEGATIVE,
     )
 
@@ -469,7 +475,8 @@ class Config(Settings):
         'and a decoder, without an encoder; short_run and persistent have an energy alone, whose '
         'chains start from noise, or from a replay memory; in dcgan and wgan_gp the decoder learns '
         'from a critic, which is the network of the energy; pixelcnn and pixeliqn draw the values '
-        'of an image one after another.',
+        'of an image one after another. With a condition alone: ccoopnets, and with critics of '
+        'patches pix2pix, cvae_gan, cvae_gan_pp and bicycle_gan.',
         ROW,
     )
     warmup_steps: int = setting(

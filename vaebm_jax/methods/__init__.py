@@ -9,10 +9,16 @@ import jax.numpy as jnp
 
 from vaebm_jax.config import CHOICES, Config, described
 from vaebm_jax.methods import (
+    bicycle_gan,
+    ccoopnets,
     coopnets,
+    cvae_gan,
+    cvae_gan_pp,
     dcgan,
     guards,
+    needs,
     persistent,
+    pix2pix,
     pixelcnn,
     pixeliqn,
     short_run,
@@ -26,7 +32,9 @@ from vaebm_jax.models.create import (
     DECODER,
     ENCODER,
     ENERGY,
+    IMAGE_CRITIC,
     LIKELIHOOD,
+    PATCH_CRITIC,
     QUANTILES,
     Role,
     create_models,
@@ -81,13 +89,16 @@ _REFINED = 'after {config.langevin.num_steps} Langevin steps'
 _VALUE_AFTER_VALUE = 'samples, value after value'
 _ENERGIES = 'energy of data {energy_data:.4g}, of samples {energy_samples:.4g}'
 _RATE_AND_DISTORTION = 'rate {rate:.3g}, distortion {distortion:.3g}'
+_OF_A_GAN = 'losses of critic {critic_loss:.3g}, of generator {generator_loss:.3g}'
+_OF_RECOVERY = (_ENERGIES, f'{_OF_A_GAN}, absolute error {{l1:.3g}}')
+_OF_Z = (*_OF_RECOVERY, 'rate {rate:.3g}')
 
 _OF_LATENT_STAGE = (
     'langevin.prior_steps',
     'langevin.prior_step_size',
     'langevin.prior_temperature',
 )
-_UNUSED_BY_A_GAN = (
+_UNUSED_BY_A_CRITIC = (
     'num_chains',
     'warmup_steps',
     'langevin.*',
@@ -96,9 +107,18 @@ _UNUSED_BY_A_GAN = (
     'energy.l2',
     'energy.*_noise*',
     'energy.augment',
-    'vae.*_weight',
-    'network.encoder',
     'condition.updates',
+)
+_UNUSED_BY_A_GAN = (*_UNUSED_BY_A_CRITIC, 'vae.*_weight', 'network.encoder')
+_UNUSED_BY_PATCHES = (
+    *_UNUSED_BY_A_CRITIC,
+    'vae.bound_weight',
+    'vae.kl_weight',
+    'vae.known_z_weight',
+    'vae.truth_weight',
+    'vae.guess_weight',
+    'vae.mean_weight',
+    'network.energy_outputs',
 )
 _UNUSED_BY_AN_ENERGY_ALONE = (
     'latent_dim',
@@ -162,6 +182,25 @@ METHODS = {
         unused=('warmup_steps', 'vae.*_weight', 'network.encoder'),
         settings=(*_OF_LATENT_STAGE, 'langevin.latent_steps', 'langevin.latent_step_size'),
     ),
+    'ccoopnets': Method(
+        roles={'energy': ENERGY, 'decoder': DECODER},
+        step=ccoopnets.ccoopnets_step,
+        sample=vaebm.sample,
+        stages={'ancestral': _DECODED, 'latent': _LATENT, 'refined': _REFINED},
+        progress=(_ENERGIES, 'distortion {distortion:.3g}'),
+        warnings=guards.warnings,
+        unused=(
+            'warmup_steps',
+            'vae.bound_weight',
+            'vae.kl_weight',
+            'vae.known_z_weight',
+            'vae.truth_weight',
+            'vae.mean_weight',
+            'network.encoder',
+        ),
+        settings=(*_OF_LATENT_STAGE, 'langevin.latent_steps', 'langevin.latent_step_size'),
+        needs=needs.a_condition,
+    ),
     'short_run': Method(
         roles={'energy': ENERGY},
         step=short_run.short_run_step,
@@ -170,7 +209,7 @@ METHODS = {
         progress=(_ENERGIES,),
         warnings=guards.warnings,
         unused=_UNUSED_BY_AN_ENERGY_ALONE,
-        needs=short_run.needs,
+        needs=needs.no_condition,
     ),
     'persistent': Method(
         roles={'energy': ENERGY},
@@ -189,10 +228,7 @@ METHODS = {
         step=dcgan.dcgan_step,
         sample=vae.sample,
         stages={'ancestral': _DECODED},
-        progress=(
-            _ENERGIES,
-            'losses of critic {critic_loss:.3g}, of generator {generator_loss:.3g}',
-        ),
+        progress=(_ENERGIES, _OF_A_GAN),
         warnings=guards.gan_warnings,
         unused=_UNUSED_BY_A_GAN,
     ),
@@ -209,6 +245,60 @@ METHODS = {
         unused=_UNUSED_BY_A_GAN,
         settings=('energy.updates',),
         needs=wgan_gp.needs,
+    ),
+    'pix2pix': Method(
+        roles={'energy': PATCH_CRITIC, 'decoder': DECODER},
+        step=pix2pix.pix2pix_step,
+        sample=vae.sample,
+        stages={'ancestral': _DECODED},
+        progress=_OF_RECOVERY,
+        warnings=guards.gan_warnings,
+        unused=(*_UNUSED_BY_PATCHES, 'network.encoder'),
+        settings=('vae.l1_weight',),
+        needs=needs.patches,
+    ),
+    'cvae_gan': Method(
+        roles={'energy': IMAGE_CRITIC, 'encoder': ENCODER, 'decoder': DECODER},
+        step=cvae_gan.cvae_gan_step,
+        sample=vae.sample,
+        stages={'ancestral': _DECODED},
+        progress=_OF_Z,
+        warnings=guards.gan_warnings,
+        unused=_UNUSED_BY_PATCHES,
+        settings=('vae.l1_weight',),
+        needs=needs.patches,
+    ),
+    'cvae_gan_pp': Method(
+        roles={
+            'energy': IMAGE_CRITIC,
+            'energy_prior': IMAGE_CRITIC,
+            'encoder': ENCODER,
+            'decoder': DECODER,
+        },
+        step=cvae_gan_pp.cvae_gan_pp_step,
+        sample=vae.sample,
+        stages={'ancestral': _DECODED},
+        progress=_OF_Z,
+        warnings=guards.gan_warnings,
+        unused=_UNUSED_BY_PATCHES,
+        settings=('vae.l1_weight',),
+        needs=cvae_gan_pp.two_images,
+    ),
+    'bicycle_gan': Method(
+        roles={
+            'energy': IMAGE_CRITIC,
+            'energy_prior': IMAGE_CRITIC,
+            'encoder': ENCODER,
+            'decoder': DECODER,
+        },
+        step=bicycle_gan.bicycle_gan_step,
+        sample=vae.sample,
+        stages={'ancestral': _DECODED},
+        progress=_OF_Z,
+        warnings=guards.gan_warnings,
+        unused=_UNUSED_BY_PATCHES,
+        settings=('vae.l1_weight',),
+        needs=cvae_gan_pp.two_images,
     ),
     'pixelcnn': Method(
         roles={'likelihood': LIKELIHOOD},

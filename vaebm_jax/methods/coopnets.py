@@ -38,10 +38,12 @@ def coopnets_step(
     batch: Batch,
     config: Config,
     axis_name: str | None = None,
+    guess_weight: float = 0.0,
 ) -> tuple[States, Metrics]:
     """Ancestral Langevin sampling; the energy learns, then the generator.
 
     Arguments and results are those of `vaebm.train_step`; the states have an energy and a decoder.
+    `guess_weight` is that of `update_decoder`, with the batch's images as the truth.
     """
     key = jax.random.fold_in(key, states.step)
     num_chains, first = local_chains(config, batch, axis_name)
@@ -61,8 +63,11 @@ def coopnets_step(
     z = sample_prior(keys_prior, num_chains, config.latent_dim)
     if config.langevin.latent_steps:
         z = infer(keys_latent, local.decoder, z, refined, config, condition)
+    truth = (
+        jnp.repeat(batch.image, num_chains // len(batch.image), axis=0) if guess_weight else None
+    )
     decoder, decoder_metrics = update_decoder(
-        states.decoder, z, refined, config, axis_name, condition
+        states.decoder, z, refined, config, axis_name, condition, truth, guess_weight
     )
     states = states.advance(energy=energy, decoder=decoder)
     return states, energy_metrics | decoder_metrics
@@ -103,8 +108,13 @@ def update_decoder(
     config: Config,
     axis_name: str | None = None,
     condition: chex.Array | None = None,
+    truth: chex.Array | None = None,
+    guess_weight: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """One step on the mean over chains of `|x - g(z)|² / (2 s²)`, summed over pixels.
+
+    With a truth y, `guess_weight` times the mean over chains of `|y - g(z)|`, the sum of a pixel's
+    absolute values, is added.
 
     Args:
       decoder: g.
@@ -113,11 +123,18 @@ def update_decoder(
       config: the experiment.
       axis_name: the mapped axis of devices, if there is one.
       condition: of the images, or None.
+      truth: the true images, `[B, H, W, C]`, or None.
+      guess_weight: the factor.
     """
 
     def loss_fn(models):
-        error = jnp.mean(distortion(samples, decode(models['decoder'], z, condition)))
-        return error / (2.0 * PIXEL_STD**2), {'distortion': error}
+        images = decode(models['decoder'], z, condition)
+        error = jnp.mean(distortion(samples, images))
+        loss, metrics = error / (2.0 * PIXEL_STD**2), {'distortion': error}
+        if truth is not None:
+            guess = jnp.mean(jnp.sum(jnp.abs(truth - images), axis=(1, 2, 3)))
+            loss, metrics = loss + guess_weight * guess, metrics | {'guess_error': guess}
+        return loss, metrics
 
     models, metrics = learn({'decoder': decoder}, loss_fn, config, axis_name)
     return models['decoder'], metrics

@@ -17,9 +17,21 @@ def bce(logits: chex.Array, is_data: bool) -> chex.Array:
     return jax.nn.softplus(-logits if is_data else logits)
 
 
-def least_squares(outputs: chex.Array, target: float) -> chex.Array:
-    """`(output - target)²`, elementwise; the targets of LSGAN are 1 for data and 0 for samples."""
-    return jnp.square(outputs - target)
+def least_squares(outputs: chex.Array, is_data: bool) -> chex.Array:
+    """`(output - 1)²` if they are of data, `output²` if not, elementwise (LSGAN)."""
+    return jnp.square(outputs - 1.0 if is_data else outputs)
+
+
+def absolute_error(images: chex.Array, truth: chex.Array, counts: chex.Array) -> chex.Array:
+    """The mean of `|x - y|` over the pixels that count, and over channels, `[B]`.
+
+    Args:
+      images: `[B, H, W, C]`.
+      truth: of the same shape.
+      counts: `[B, H, W, 1]`, True where a pixel counts, at least one in each image.
+    """
+    error = jnp.mean(jnp.abs(images - truth), axis=-1, keepdims=True)
+    return jnp.mean(error, axis=(1, 2, 3), where=counts)
 
 
 def gradient_penalty(energy_fn: Callable[[chex.Array], chex.Array], x: chex.Array) -> chex.Array:

@@ -37,6 +37,7 @@ from vaebm_jax.data.sources import density_of
 from vaebm_jax.methods import short_run
 from vaebm_jax.methods.chains import run_chain
 from vaebm_jax.methods.devices import all_rows, local_chains
+from vaebm_jax.methods.needs import no_condition
 from vaebm_jax.methods.parts import Metrics
 from vaebm_jax.models.states import States
 from vaebm_jax.samplers.keys import chain_keys, fold_in, uniform
@@ -144,7 +145,7 @@ def sample(
 
 def needs(config: Config) -> Iterator[tuple[str, str]]:
     """Settings that do not fit: `needs` in METHODS."""
-    yield from short_run.needs(config)
+    yield from no_condition(config)
     if density_of(config.data):
         yield 'data.name', 'of images with method persistent, whose memory has 8 bits a pixel'
     num_chains = config.num_chains or config.batch_size

@@ -18,6 +18,7 @@ from vaebm_jax.config import Config
 from vaebm_jax.data.batch import Batch
 from vaebm_jax.data.sources import density_of
 from vaebm_jax.methods.losses import bits
+from vaebm_jax.methods.needs import no_condition
 from vaebm_jax.methods.parts import Metrics, learn
 from vaebm_jax.models.pixelcnn import NUM_LEVELS
 from vaebm_jax.models.states import States, TrainState
@@ -80,8 +81,7 @@ def needs_images(config: Config) -> Iterator[tuple[str, str]]:
     """Yields what is wrong for a method that draws all values of an image: `needs` in METHODS."""
     if density_of(config.data):
         yield 'data.name', f'a set of images for {config.method}'
-    if config.condition.kind != 'none':
-        yield 'condition.kind', f'none for {config.method}'
+    yield from no_condition(config)
 
 
 def needs(config: Config) -> Iterator[tuple[str, str]]:

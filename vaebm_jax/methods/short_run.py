@@ -83,9 +83,3 @@ def sample(
     starts = noise(chain_keys(keys[0], num_samples), config)
     refined, _ = run_chain(keys[1], states.energy, config, starts, config.langevin.num_steps)
     return {'noise': starts, 'refined': refined}
-
-
-def needs(config: Config):
-    """What a method without a decoder needs: `needs` in METHODS."""
-    if config.condition.kind != 'none':
-        yield 'condition.kind', f'none with method {config.method}, which has no condition'

@@ -21,15 +21,27 @@ def energy_of(
 ) -> Callable[[chex.Array], chex.Array]:
     """The energy `x -> [B]` nats of one TrainState, with its `params`."""
     config.freeze()
-    params = state.params
-    if config.energy.spectral_norm:
-        params = spectral.normalize(params, state.extra, config.energy.spectral_norm)
     form = {'reference_std': 0.0, 'scale': 1.0}
     if not state.is_critic:
         names = ('reference_std', 'scale', 'reference_mean')
         form = {name: getattr(config.energy, name) for name in names}
-    params = cast_inner(params, config.dtype)
+    params = cast_inner(_normalized(state, config), config.dtype)
     return make_energy_fn(state.apply_fn, params, condition, **form)
+
+
+def maps_of(
+    critic: TrainState, config: Config, condition: chex.Array | None = None
+) -> Callable[[chex.Array], tuple[chex.Array, ...]]:
+    """The maps `x -> [B, h, w]` of a `PatchCritic`, one for each scale, with its `params`."""
+    params = {'params': _normalized(critic, config)}
+    return lambda x: critic.apply_fn(params, x, condition, method='maps')
+
+
+def _normalized(state, config):
+    """The parameters, kernels with the spectral norm of the config if it has one."""
+    if not config.energy.spectral_norm:
+        return state.params
+    return spectral.normalize(state.params, state.extra, config.energy.spectral_norm)
 
 
 def averaged(states: States) -> States:

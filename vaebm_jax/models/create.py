@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from vaebm_jax.config import Config, EnergyConfig, ScheduleConfig
 from vaebm_jax.models import spectral
-from vaebm_jax.models.networks import Decoder, Encoder, EnergyNet
+from vaebm_jax.models.networks import Decoder, Encoder, EnergyNet, PatchCritic
 from vaebm_jax.models.pixelcnn import NUM_LEVELS, PixelCNN
 from vaebm_jax.models.states import TrainState
 from vaebm_jax.samplers.keys import branch
@@ -103,6 +103,14 @@ def _energy(config, **common):
     return EnergyNet(config.network.energy, config.network.energy_outputs, **common)
 
 
+def _patch_critic(config, **common):
+    return PatchCritic(config.network.energy, **common)
+
+
+def _image_critic(config, **common):
+    return PatchCritic(config.network.energy, num_scales=2, reads_condition=False, **common)
+
+
 def _encoder(config, **common):
     return Encoder(config.network.encoder, config.latent_dim, **common)
 
@@ -149,6 +157,8 @@ class Role(NamedTuple):
 
 ENERGY = Role(_energy, 'energy')
 CRITIC = Role(_energy, 'energy', is_critic=True)
+PATCH_CRITIC = Role(_patch_critic, 'energy', is_critic=True)
+IMAGE_CRITIC = Role(_image_critic, 'energy', is_critic=True)  # Of patches at two scales.
 ENCODER = Role(_encoder, 'vae')
 DECODER = Role(_decoder, 'vae', takes='z')
 LIKELIHOOD = Role(_likelihood, 'vae')

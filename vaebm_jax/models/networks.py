@@ -1,4 +1,4 @@
-"""The three networks, each built from a table of layers.
+"""The networks, each built from a table of layers.
 
 A table is a tuple of rows; `config.NetworkConfig` lists the allowed ones:
 
@@ -14,10 +14,11 @@ A table is a tuple of rows; `config.NetworkConfig` lists the allowed ones:
     ('dropout', rate)                    encoder, while it learns
 
 Parameters are float32. With `dtype='bfloat16'` the inner layers compute in it; the last layers
-(the energy's last layer, the encoder's heads, the decoder's last layer) stay in float32.
+(those of energies and critics, the encoder's heads, the decoder's last layer) stay in float32.
 """
 
 import functools
+from collections.abc import Sequence
 
 import chex
 import jax
@@ -31,7 +32,7 @@ from vaebm_jax.models.convolution import conv, depth_to_space
 from vaebm_jax.samplers.keys import fold_in
 
 
-def _mixes_types(call):
+def mixes_types(call):
     """Lets layers of bfloat16 and float32 mix, also under JAX's strict promotion."""
 
     @functools.wraps(call)
@@ -42,7 +43,7 @@ def _mixes_types(call):
     return with_promotion
 
 
-class _Network(nn.Module, kw_only=True):
+class Network(nn.Module, kw_only=True):
     """The common part of the networks.
 
     Attributes:
@@ -147,24 +148,67 @@ def cast_inner(params: chex.ArrayTree, dtype: str) -> chex.ArrayTree:
     """
     if dtype != 'bfloat16':
         return params
-    inner = {name: layer for name, layer in params.items() if name != 'energy'}
+    inner = {name: layer for name, layer in params.items() if not name.startswith('energy')}
     return params | jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), inner)
 
 
-class EnergyNet(_Network):
+class EnergyNet(Network):
     """f(x), `[B]`: the network part of the energy, its `num_outputs` outputs summed."""
 
     layers: tuple
     num_outputs: int = 1
 
     @nn.compact
-    @_mixes_types
+    @mixes_types
     def __call__(self, x: chex.Array, condition: chex.Array | None = None) -> chex.Array:
         features = self.bottom_up(self.layers, x, condition)
         return jnp.sum(self.dense(self.num_outputs, features, last='energy'), axis=-1)
 
 
-class Encoder(_Network):
+class PatchCritic(Network):
+    """A map of outputs for each scale of an image: each is of one patch, not of the whole image.
+
+    The critic of P. Isola et al., Image-to-image translation with conditional adversarial networks,
+    2017 (PatchGAN): conv and res rows, then a convolution of kernel 4 to one number. Its maps have
+    as many places as the last row's, since all rows pad by "SAME"; the authors pad by 1, so a last
+    row of stride 1 and the convolution after it lose a row and a column each. No norm.
+
+    Attributes:
+      layers: the table; each scale has its own parameters.
+      num_scales: the second scale is the image's means over 2 x 2 pixels, and so on.
+      reads_condition: whether it is given the condition, too.
+    """
+
+    layers: tuple
+    num_scales: int = 1
+    reads_condition: bool = True
+
+    def __call__(self, x: chex.Array, condition: chex.Array | None = None) -> chex.Array:
+        """The mean of a map, over the scales, `[B]`."""
+        return patch_mean(self.maps(x, condition))
+
+    @nn.compact
+    @mixes_types
+    def maps(self, x: chex.Array, condition: chex.Array | None = None) -> tuple[chex.Array, ...]:
+        """`[B, h, w]` for each scale, the finest first."""
+        if self.reads_condition and condition is not None:
+            x = jnp.concatenate([x, condition], axis=-1)
+        maps = []
+        for scale in range(self.num_scales):
+            if scale:
+                x = nn.avg_pool(x, (2, 2), (2, 2), 'SAME', count_include_pad=False)
+            features = self.bottom_up(self.layers, x, None)
+            last = f'energy_{scale}' if scale else 'energy'
+            maps.append(self.conv(1, 4, 1, features, last=last)[..., 0])
+        return tuple(maps)
+
+
+def patch_mean(maps: Sequence[chex.Array]) -> chex.Array:
+    """The mean of each map `[B, h, w]`, averaged over the maps, `[B]`."""
+    return sum(jnp.mean(each, axis=(1, 2)) for each in maps) / len(maps)
+
+
+class Encoder(Network):
     """The inference model π_β(z|x): mean and log standard deviation, `[B, latent_dim]` each.
 
     The variance is `exp(h)` of a head h, as the authors', up to the prior's, 1, and `1 + h` above:
@@ -175,7 +219,7 @@ class Encoder(_Network):
     latent_dim: int
 
     @nn.compact
-    @_mixes_types
+    @mixes_types
     def __call__(
         self,
         x: chex.Array,
@@ -190,7 +234,7 @@ class Encoder(_Network):
         return mean, 0.5 * log_variance
 
 
-class Decoder(_Network):
+class Decoder(Network):
     """The generator g_α(z): images `[B, H, W, C]`, bounded by `limit` if `output` is tanh.
 
     In place of the authors' batch norm, which uses batch statistics also in sampling, this has
@@ -213,7 +257,7 @@ class Decoder(_Network):
     modulated: bool = False
 
     @nn.compact
-    @_mixes_types
+    @mixes_types
     def __call__(self, z: chex.Array, condition: chex.Array | None = None) -> chex.Array:
         height, width, channels = self.image_shape
         is_unet = any(kind == 'down' for kind, *_ in self.layers)

@@ -19,7 +19,7 @@ from flax import linen as nn
 from jax import lax
 
 from vaebm_jax.models.convolution import conv
-from vaebm_jax.models.networks import _mixes_types, _Network
+from vaebm_jax.models.networks import Network, mixes_types
 
 NUM_LEVELS = 256  # Of 8 bits.
 
@@ -59,7 +59,7 @@ def _gate(x):
     return jnp.tanh(a) * jax.nn.sigmoid(b)
 
 
-class _Stack(_Network):
+class _Stack(Network):
     """A stack of the table's gated layers."""
 
     layers: tuple
@@ -83,7 +83,7 @@ class _Vertical(_Stack):
     """For each gated layer, what the rows above add to a row's gates: `[B, H, W, 2 features]`."""
 
     @nn.compact
-    @_mixes_types
+    @mixes_types
     def __call__(self, x):
         above = []
         for features, kernel in self.gated():
@@ -103,7 +103,7 @@ class _Horizontal(_Stack):
     num_outputs: int
 
     @nn.compact
-    @_mixes_types
+    @mixes_types
     def __call__(self, x, above, tau=None):
         num_channels = x.shape[-1]
         channels = np.arange(num_channels)
@@ -134,7 +134,7 @@ class _Horizontal(_Stack):
         return x.reshape(*x.shape[:3], num_channels, self.num_outputs)
 
 
-class PixelCNN(_Network):
+class PixelCNN(Network):
     """`num_outputs` numbers for each value of an image, from earlier values: `[B, H, W, C, N]`.
 
     Attributes:

@@ -39,8 +39,9 @@ from vaebm_jax.training.progress import say_checkpoint
 
 PICTURES = {
     'recovery.png': Picture(
-        'Recoveries: observed pixels, an ancestral sample, refined recoveries, their mean and '
-        'deviation, and the truth'
+        'Recoveries: observed pixels, an ancestral sample, recoveries, their mean and deviation, '
+        'and the truth',
+        more='; the recoveries are refined',
     )
 }
 
