@@ -179,6 +179,23 @@ def other_runs():
     for name, value in UNUSED_BY_VAE.items():
         message = f'--config.{name} does nothing with method vae'
         yield [*vae, f'--config.{name}={value}'], message
+    for method, setting in (
+        ('pix2pix', 'vae.guess_weight=1'),
+        ('pix2pix', 'network.energy_outputs=2'),
+        ('bicycle_gan', 'vae.kl_weight=1'),
+        ('bicycle_gan', 'langevin.num_steps=5'),
+        ('ccoopnets', 'vae.l1_weight=1'),
+        ('ccoopnets', 'warmup_steps=5'),
+        ('vaebm', 'vae.l1_weight=1'),
+    ):
+        typed = [FACADES, *RUN, f'--config.method={method}', f'--config.{setting}']
+        name = setting.split('=')[0]
+        yield typed, f'--config.{name} does nothing with method {method}'
+    for method in ('ccoopnets', 'pix2pix', 'cvae_gan', 'cvae_gan_pp', 'bicycle_gan'):
+        message = f'condition.kind must be another with method {method}, which reads a condition'
+        yield [DIGITS, *RUN, f'--config.method={method}'], message
+    flat = '--config.network.energy=(("dense",8),)'
+    yield [FACADES, *RUN, '--config.method=pix2pix', flat], 'network.energy must be without dense'
     # Those that are for them go on, to the checkpoint that is not there.
     for flag in ('--interpolation=spherical', '--step=1', '--noema', '--langevin_steps=3'):
         yield ['--mode=sample', '--workdir=new', flag], 'workdir has no checkpoint yet'

@@ -87,7 +87,10 @@ _RECOVERY = {
 RIVALS = {
     'wgan_gp': {'energy': EnergyConfig(updates=2)},
     'ccoopnets': _RECOVERY | {'vae': VAEConfig(guess_weight=1.0)},
-    **dict.fromkeys(('pix2pix', 'cvae_gan', 'cvae_gan_pp', 'bicycle_gan'), _RECOVERY),
+    'pix2pix': _RECOVERY,
+    'cvae_gan': _RECOVERY,
+    'cvae_gan_pp': _RECOVERY | {'energy': EnergyConfig(spectral_norm=1.0)},
+    'bicycle_gan': _RECOVERY,
 }
 
 

@@ -10,9 +10,11 @@ from helpers.linear_models import linear_decoder, model
 from helpers.runs import assert_same_states, train
 
 from vaebm_jax import Batch, States, generate, load
-from vaebm_jax.config import Config, EnergyConfig, LangevinConfig
+from vaebm_jax.config import Config, EnergyConfig, LangevinConfig, VAEConfig, validate
+from vaebm_jax.methods import METHODS
 from vaebm_jax.methods.coopnets import PIXEL_STD, coopnets_step, infer
 from vaebm_jax.models.vae import sample_prior
+from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.samplers.keys import chain_keys
 
 KEY = jax.random.key(2)
@@ -97,6 +99,36 @@ def test_inference_moves_what_the_decoder_learns_from_and_nothing_else():
     )
     np.testing.assert_array_equal(*(s.energy.params['slope'] for s in (same, inferred)))
     assert np.abs(same.decoder.params['w'] - inferred.decoder.params['w']).min() > 1e-3
+
+
+@pytest.mark.parametrize('method, guess_weight', [('ccoopnets', 0.7), ('coopnets', 0.0)])
+def test_a_truth_teaches_the_decoder_of_ccoopnets(method, guess_weight):
+    """By the mean over chains of |y - g(z)|, a sum over pixels; coopnets ignores its weight.
+
+    Three chains recover an image each.
+    """
+    config = dataclasses.replace(
+        config_of(), method=method, num_chains=6, vae=VAEConfig(guess_weight=0.7)
+    )
+    images = np.random.default_rng(1).normal(size=(2, 2, 2, 1)).astype(np.float32)
+    condition = jnp.concatenate([jnp.zeros((2, 2, 2, 1)), jnp.zeros((2, 2, 2, 1))], axis=-1)
+    step = jax.jit(METHODS[method].step, static_argnames='config')
+    after, metrics = step(KEY, states_of(), Batch(jnp.asarray(images), condition), config)
+    key_prior = jax.random.split(jax.random.fold_in(KEY, 0), 3)[0]
+    z = np.asarray(sample_prior(chain_keys(key_prior, 6), 6, 2))
+    moved = 3 * 0.5 * 0.4**2 * 1.5 * SLOPE
+    gain = np.mean(moved[None, :, None] * z[:, None], axis=0) / PIXEL_STD**2
+    errors = images.reshape(2, 4).repeat(3, axis=0) - z @ W.T
+    gain += guess_weight * np.mean(np.sign(errors)[:, :, None] * z[:, None], axis=0)
+    np.testing.assert_allclose(after.decoder.params['w'] - W, gain, atol=1e-5)
+    if guess_weight:
+        expected = np.abs(errors).sum(axis=1).mean()
+        assert metrics['guess_error'] == pytest.approx(expected, rel=1e-5)
+
+
+def test_ccoopnets_needs_a_condition():
+    with pytest.raises(UserError, match='condition.kind must be another with method ccoopnets'):
+        validate(Config(method='ccoopnets'))
 
 
 def test_it_resumes_bit_for_bit_and_samples_are_independent(tiny_config, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """pix2pix: its losses, and one whole step by hand."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from helpers.runs import assert_learned, with_plain_steps
 
 from vaebm_jax import Batch, create_states, energy_fn
 from vaebm_jax.config import Config, VAEConfig, validate
-from vaebm_jax.data.conditions import fill_of, fixed_condition
+from vaebm_jax.data.conditions import fixed_condition
 from vaebm_jax.methods import METHODS
 from vaebm_jax.methods.losses import bce
 from vaebm_jax.methods.patches import patch_loss
@@ -32,6 +33,11 @@ def maps_of(critic, params, x):
     return logits
 
 
+@functools.cache
+def with_l1_weight(weight):
+    return dataclasses.replace(CONFIG, vae=VAEConfig(l1_weight=weight))
+
+
 def in_the_hole(x):
     return x[:, 2:6, 2:6]
 
@@ -46,24 +52,17 @@ def test_a_patch_is_judged_by_itself():
 
 
 def test_logits_of_0_cost_log_2():
-    states = create_states(KEY, CONFIG)
+    states = with_plain_steps(create_states(KEY, CONFIG))
     zeros = jax.tree.map(jnp.zeros_like, states.energy.params)
-    rate = dataclasses.replace(CONFIG.energy, learning_rate=1e-30)
-    config = dataclasses.replace(CONFIG, energy=rate)
-    _, metrics = STEP(
-        KEY, states.replace(energy=states.energy.replace(params=zeros)), BATCH, config
-    )
+    states = states.replace(energy=states.energy.replace(params=zeros))
+    _, metrics = STEP(KEY, states, BATCH, with_l1_weight(0.0))
     assert float(metrics['critic_loss']) == pytest.approx(np.log(2))
-    assert float(metrics['generator_loss']) == pytest.approx(np.log(2))
-    # An untrained decoder returns the initial fill.
-    error = np.abs(in_the_hole(fill_of(BATCH.condition) - IMAGES)).mean()
-    assert float(metrics['l1']) == pytest.approx(error, rel=1e-5)
 
 
 @pytest.mark.parametrize('weight', [0.0, 3.0])
 def test_a_step_by_hand(weight):
     """The critic's, then the generator's of the same z and the new critic."""
-    config = dataclasses.replace(CONFIG, vae=VAEConfig(l1_weight=weight))
+    config = with_l1_weight(weight)
     states = with_plain_steps(create_states(KEY, config))
     critic, decoder = states.energy, states.decoder
     z = sample_prior(chain_keys(jax.random.fold_in(KEY, 0), 6), 6, config.latent_dim)
@@ -87,18 +86,6 @@ def test_a_step_by_hand(weight):
     assert float(metrics['critic_loss']) == pytest.approx(float(critic_loss(critic.params)), 1e-5)
     energies = energy_fn(states, config, ema=False, condition=BATCH.condition)(IMAGES)
     assert float(metrics['energy_data']) == pytest.approx(float(energies.mean()), 1e-5)
-
-
-@pytest.mark.parametrize('method', ['pix2pix', 'bicycle_gan'])
-def test_the_critic_may_have_a_spectral_norm(method):
-    config = rival(method)
-    config = dataclasses.replace(config, energy=dataclasses.replace(config.energy, spectral_norm=1))
-    after, metrics = jax.jit(METHODS[method].step, static_argnums=3)(
-        KEY, create_states(KEY, config), BATCH, config
-    )
-    assert after.energy.extra is not None
-    for name, value in metrics.items():
-        assert np.isfinite(value), name
 
 
 @pytest.mark.parametrize('method', ['pix2pix', 'cvae_gan', 'cvae_gan_pp', 'bicycle_gan'])
