@@ -48,4 +48,7 @@ def test_the_wheel_has_the_files_of_the_repository(tmp_path):
     package = [path for path in (source / 'vaebm_jax').rglob('*') if path.is_file()]
     names = {path.relative_to(source).as_posix() for path in package}
     assert {'vaebm_jax/py.typed', 'vaebm_jax/runtime/errors.py'} < names
+    configs = {f'vaebm_jax/configs/{path.name}' for path in (source / 'configs').iterdir()}
+    assert 'vaebm_jax/configs/digits.py' in configs
+    names |= configs
     assert files_of_the_wheel(source, tmp_path / 'wheel') == names

@@ -53,7 +53,7 @@ def test_there_are_blocks_of_python():
     assert len(BLOCKS) == README.count('```python') >= 3
 
 
-STARTS = ('python -m ', 'python benchmarks/', 'python tools/', 'bash ', 'sbatch ')
+STARTS = ('vaebm ', 'python -m ', 'python benchmarks/', 'python tools/', 'bash ', 'sbatch ')
 SAME = '--config=configs/digits.py --workdir=runs/digits'  # What ... stands for.
 
 
@@ -72,6 +72,7 @@ def is_not_config(word):
 def test_the_flags_of_the_commands_are_right(folder):
     """Also those that the launch scripts hand on."""
     lines = [line[3:] for line in commands() if line[:3] == ['python', '-m', 'vaebm_jax.main']]
+    lines += [line[1:] for line in commands() if line[0] == 'vaebm']
     assert len(lines) >= 9 and ['--workdir=runs/mnist', '--mode=report'] in lines
     scripts = [line for line in commands() if line[0] in ('bash', 'sbatch')]
     handed_on = [list(itertools.dropwhile(is_not_config, line)) for line in scripts]
@@ -97,7 +98,7 @@ def test_the_flags_of_the_commands_are_right(folder):
 
 
 def test_the_scripts_of_the_commands_are_there_with_their_flags():
-    scripts = [line for line in commands() if 'vaebm_jax.main' not in line]
+    scripts = [line for line in commands() if not {'vaebm', 'vaebm_jax.main'} & {*line}]
     assert len(scripts) >= 5
     for line in scripts:
         (name,) = [word for word in line if word.startswith(('benchmarks/', 'tools/', 'launch/'))]

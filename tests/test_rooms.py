@@ -56,7 +56,7 @@ def test_there_are_these_folders_and_a_door_beside_them():
     folders = {path.parent.name for path in (ROOT / 'vaebm_jax').glob('*/*.py')}
     assert folders == set(ROOMS)
     assert {path.stem for path in (ROOT / 'vaebm_jax').glob('*.py')} == {
-        *('__init__', 'inception', 'main')
+        *('__init__', '__main__', 'inception', 'main')
     }
 
 

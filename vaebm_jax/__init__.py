@@ -1,5 +1,7 @@
 """vaebm_jax: energy-based models of images, with a VAE as amortized Langevin sampler."""
 
+import vaebm_jax.runtime.start  # noqa: F401 - first: Ctrl-C during the imports below.
+
 __version__ = '0.1.0'
 
 import vaebm_jax.data.sources  # noqa: F401 - validate knows its rows.

@@ -1,15 +1,17 @@
-"""The command line: python -m vaebm_jax.main --config=configs/digits.py --workdir=runs/digits
+"""The command line: vaebm --config=digits --workdir=runs/digits, or python -m vaebm_jax.main.
 
---config takes a file of configs/, with a variant after a colon (configs/mnist.py:paper), and
---config.FIELD=VALUE changes one of its settings. The same command on the same workdir resumes from
-the newest checkpoint. --help explains the modes and flags (vaebm_jax/cli/flags.py), and with
---config the settings of that file.
+--config takes a shipped config by its name or any config file by its path, with a variant after a
+colon (mnist:paper, configs/mnist.py:paper), and --config.FIELD=VALUE changes one of its settings.
+The same command on the same workdir resumes from the newest checkpoint; so does --workdir alone.
+--help explains the modes and flags (vaebm_jax/cli/flags.py), and with --config the settings of that
+file.
 
 Modes other than train take the config from the workdir; --config.FIELD=VALUE changes what may
 differ, such as langevin.num_steps or data.dir.
 
 Exit status: 0 when the work is finished; 75 when a signal, or the end of another process,
-interrupted it and the same command resumes it; 1 after an error, which one line explains.
+interrupted it and the same command resumes it; 130 after Ctrl-C before the work began; 1 after an
+error, which one line explains.
 """
 
 import dataclasses
@@ -27,7 +29,7 @@ from vaebm_jax import __version__
 from vaebm_jax.cli import config_file, flags
 from vaebm_jax.cli.modes import RUN, cache_folder, print_result
 from vaebm_jax.config import validate
-from vaebm_jax.runtime import distributed, log
+from vaebm_jax.runtime import distributed, log, start
 from vaebm_jax.runtime.atomic_files import check_writable
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.runtime.signals import Interrupted, end_as_ctrl_c
@@ -59,6 +61,7 @@ def main(argv: list[str]) -> None:
         use_compilation_cache()
     if mode != 'train':
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # The runtime took it.
+    start.is_over()
     RUN[mode](config, workdir)
 
 
@@ -110,7 +113,7 @@ def run() -> None:
     # Orbax logs thirty lines per checkpoint; --verbosity=0 shows them.
     logging.set_verbosity(logging.FATAL)
     try:
-        sys.argv = config_file.with_home(sys.argv)
+        sys.argv = config_file.with_config_path(sys.argv)
         asked = config_file.first_look(sys.argv, flags.MODES)
         if asked.version:
             print_result(f'vaebm_jax {__version__} (jax {jax.__version__})\n')

@@ -20,6 +20,10 @@ from vaebm_jax.config import (
 SETTINGS = flatten(Config())
 DIGITS, FACADES = (f'--config={ROOT}/configs/{name}' for name in ('digits.py', 'facades.py:64'))
 RUN = ['--workdir=run']
+SHIPPED = (
+    'must name a config file, or one of those shipped '
+    f'({", ".join(sorted(path.stem for path in (ROOT / "configs").glob("*.py")))})'
+)
 HEADER = ('jax ', 'data: ', 'evaluate: ', 'sample: ')
 
 UNUSED_BY_VAE = {
@@ -103,6 +107,14 @@ def flags():
     yield ['run'], "every setting is a flag, --name=value; got 'run'"
     yield ['--mode=draw'], '--mode=draw: value should be one of <train|'
     yield ['--debugging'], "Unknown command line flag 'debugging'"
+    yield (
+        ['--num_steps=20'],
+        'there is no flag --num_steps: settings are written --config.num_steps',
+    )
+    yield ['--langevin.num_steps', '20'], 'settings are written --config.langevin.num_steps'
+    yield ['--nodequantize'], 'settings are written --config.data.dequantize'
+    rates = '--config.energy.learning_rate or --config.vae.learning_rate'
+    yield ['--learning_rate=0.1'], f'settings are written {rates}'
 
 
 def values():
@@ -238,10 +250,14 @@ def configs():
     for name, (_, message) in CONFIG_FILES.items():
         yield [f'--config={name}', *RUN], message
     yield ['--config=number.py', '--config.seed=1', *RUN], 'get_config() must return a vaebm_jax'
-    yield ['--config=nowhere.py', *RUN], 'must name a config file that can be read: '
-    yield ['--config=folder', *RUN], 'must name a config file that can be read: '
-    yield ['--config=', *RUN], 'must name a config file that can be read: '
-    yield RUN, '--config must name a config file, such as configs/digits.py'
+    for file in ('nowhere.py', 'configs/nowhere.py:paper', './folder', ''):
+        yield [f'--config={file}', *RUN], f'--config {SHIPPED}: '
+    for name in ('folder', 'digitz', 'nowhere:paper'):
+        yield [f'--config={name}', *RUN], f'--config {SHIPPED}, got {name!r}'
+    yield RUN, f'--config {SHIPPED}: run holds no run to resume'
+    yield ['--workdir=folder'], f'--config {SHIPPED}: folder holds no run to resume'
+    yield ['--workdir=half'], 'half/config.json: not JSON'
+    yield ['--config=mnist:large', *RUN], "there is no variant 'large'; there are: default, paper"
     yield [f'{DIGITS}:large', *RUN], "there is no variant 'large'; there are: default"
     yield ['--config.seed=1', DIGITS, *RUN], 'before a value for --config was specified'
     yield [DIGITS], '--workdir must name the folder of the run'

@@ -1,6 +1,7 @@
 """Reads the config file and its flags, and reports errors in them in one line."""
 
 import difflib
+import os
 import pathlib
 import re
 import traceback
@@ -11,7 +12,7 @@ from absl import flags
 
 from vaebm_jax.cli import saved_config
 from vaebm_jax.config import KINDS, Config, flatten, renamed
-from vaebm_jax.runtime.atomic_files import at_home
+from vaebm_jax.runtime.atomic_files import at_home, local_folder
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.training.checkpoints import load_config
 
@@ -46,24 +47,55 @@ def first_look(argv: Sequence[str], modes: Iterable[str]) -> FirstLook:
     return FirstLook(parser.mode, parser.workdir, parser.config, parser.version, wants_help, rest)
 
 
-def with_home(argv: Sequence[str]) -> list[str]:
-    """The command line with `~` in --config expanded, which the flag library would not do."""
+def shipped() -> dict[str, pathlib.Path]:
+    """The config files of the package by name: in it where it is a wheel's, else beside it."""
+    package = pathlib.Path(saved_config.__file__).parents[1]
+    folder = package / 'configs'
+    files = (folder if folder.is_dir() else package.parent / 'configs').glob('*.py')
+    return {file.stem: file for file in sorted(files)}
+
+
+def _must_be():
+    return f'must name a config file, or one of those shipped ({", ".join(shipped())})'
+
+
+def with_config_path(argv: Sequence[str]) -> list[str]:
+    """The command line with --config as the flag library reads it: the path of a file.
+
+    Raises:
+      UserError: for a name that is neither a shipped config nor a file.
+    """
     argv = list(argv)
     for index, argument in enumerate(argv):
         name, equals, value = argument.partition('=')
-        if name.lstrip('-') != 'config' or not name.startswith('-'):
+        if name not in ('-config', '--config'):
             continue
         if equals:
-            argv[index] = f'{name}={at_home(value)}' if value.startswith('~') else argument
-        elif argv[index + 1 :] and argv[index + 1].startswith('~'):
-            argv[index + 1] = str(at_home(argv[index + 1]))
+            argv[index] = f'{name}={config_path(value)}'
+        elif argv[index + 1 :]:
+            argv[index + 1] = config_path(argv[index + 1])
     return argv
 
 
+def config_path(value: str) -> str:
+    """The path of a config, with its variant: `mnist:paper` is shipped, `~` is the home."""
+    file, colon, variant = value.partition(':')
+    if file.startswith('~'):
+        return f'{at_home(file)}{colon}{variant}'
+    is_name = file and '/' not in file and not file.endswith('.py')
+    if not is_name or os.path.isfile(file):
+        return value
+    if file not in shipped():
+        raise UserError(f'--config {_must_be()}, got {value!r}')
+    return f'{shipped()[file]}{colon}{variant}'
+
+
 def with_saved_config(argv: Sequence[str], asked: FirstLook) -> list[str]:
-    """The command line with the workdir's config if --config is not given, except for train."""
-    if asked.mode == 'train' or not asked.workdir:
+    """The command line with the workdir's config if --config is not given."""
+    if not asked.workdir or (asked.mode == 'train' and asked.config is not None):
         return argv
+    if asked.mode == 'train' and not (local_folder(asked.workdir) / 'config.json').exists():
+        raise UserError(f'--config {_must_be()}: {asked.workdir} holds no run to resume')
     load_config(asked.workdir)  # Raises if the workdir has no run.
     if asked.config is not None:
         return argv
@@ -103,7 +135,11 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     """
     kinds = {name: type(value) for name, value in flatten(Config()).items()}
     today = renamed(Config())
-    for argument in argv:
+    for argument in argv[1:]:
+        if intended := _settings_meant(argument, kinds):
+            typed = argument.partition('=')[0]
+            ways = ' or '.join(f'--config.{name}' for name in intended)
+            raise UserError(f'there is no flag {typed}: settings are written {ways}')
         name = re.match(r'--?(?:no)?config\.([^=]*)', argument)
         if name and name[1] in today:
             raise UserError(f'there is no setting {name[1]} any more: it is {today[name[1]]} now')
@@ -120,6 +156,14 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             kind = KINDS[kinds[setting[1]]]
             raise UserError(f'{setting[1]} must be {kind}, got {setting[2]!r}') from error
         raise
+
+
+def _settings_meant(argument: str, names: Iterable[str]) -> list[str]:
+    """The settings that a flag that there is not may mean: one of its name, or ending with it."""
+    flag = re.match(r'--?(?:no)?([a-z][\w.]*)(?==|$)', argument)
+    if not flag or flag[1] in flags.FLAGS:
+        return []
+    return [flag[1]] if flag[1] in names else [n for n in names if n.endswith(f'.{flag[1]}')]
 
 
 def fault_of_config_file(error: BaseException) -> str:
@@ -153,9 +197,9 @@ def checked(flag: flags.FlagHolder) -> Config:
         getattr(config, 'name', None)  # Raises if the config could not be loaded.
     except OSError as error:
         reason = ' '.join(str(error.__cause__ or error).split())
-        raise UserError(f'--config must name a config file that can be read: {reason}') from error
+        raise UserError(f'--config {_must_be()}: {reason}') from error
     if config is None and not flags.FLAGS['config'].present:
-        raise UserError('--config must name a config file, such as configs/digits.py')
+        raise UserError(f'--config {_must_be()}, or --workdir a run to resume')
     if not isinstance(config, Config):
         raise UserError(f'--config: {_NO_CONFIG}')
     return config

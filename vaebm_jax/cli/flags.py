@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
+from vaebm_jax.cli import config_file
 from vaebm_jax.config import Config, described, flatten
 from vaebm_jax.data.conditions import idle_settings
 from vaebm_jax.methods import has_energy, is_unused
@@ -265,7 +266,7 @@ def define() -> flags.FlagHolder:
             flags.DEFINE_string(flag.name, flag.default, flag.help)
         else:
             flags.DEFINE_enum(flag.name, flag.default, flag.kind, flag.help)
-    return config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
+    return config_flags.DEFINE_config_file('config', None, 'The experiment: a config file.')
 
 
 def overridden() -> list[str]:
@@ -346,27 +347,34 @@ _INTRODUCTION = """\
 vaebm_jax trains an energy-based model of images together with a VAE that starts its Langevin
 chains, draws from it and scores it.
 
-    python -m vaebm_jax.main --config=configs/digits.py --workdir=runs/digits
-    python -m vaebm_jax.main --workdir=runs/digits --mode=sample
+    vaebm --config=digits --workdir=runs/digits
+    vaebm --workdir=runs/digits --mode=sample
 
-Every option is written --name=value. The same command again continues where it was interrupted.
+"python -m vaebm_jax" is the same as "vaebm". Every option is written --name=value. The same command
+again continues where it was interrupted; so does --workdir alone.
 
 Exit status: 0 when the work is finished; 75 when it was interrupted and the same command continues
-it; 1 after an error, which one line explains.
+it; 130 after Ctrl-C before the work began; 1 after an error, which one line explains.
 """
-_CONFIG = """\
-      The experiment: a Python file such as configs/digits.py. A variant follows a colon:
-      configs/mnist.py:paper. Needed to train; other modes take the settings from the workdir.
-  --config.NAME=VALUE
-      Change one setting of the experiment, such as --config.langevin.num_steps=40.
-      To see all settings and what they mean: --help --config=FILE
-"""
+_EXPERIMENT = (
+    'The experiment: the name of a config that comes with the package ({shipped}), or the path of '
+    'a Python file. A variant follows a colon: mnist:paper. Needed to start a run; else the '
+    'settings are those of the workdir.'
+)
+_SETTING = (
+    'Change one setting of the experiment, such as --config.langevin.num_steps=40. To see all '
+    'settings and what they mean: --help --config=FILE'
+)
 
 
 def help_text() -> str:
     """All flags, by mode; each is explained in the first of its modes."""
     parts = [_INTRODUCTION]
-    parts.append('In every mode:\n\n  --config=FILE\n' + _CONFIG + _explained(_of(tuple(MODES))))
+    experiment = _EXPERIMENT.format(shipped=', '.join(config_file.shipped()))
+    parts.append(
+        f'In every mode:\n\n  --config=FILE\n{_wrapped(experiment, 6)}\n'
+        f'  --config.NAME=VALUE\n{_wrapped(_SETTING, 6)}\n{_explained(_of(tuple(MODES)))}'
+    )
     explained = set()
     for mode, does in MODES.items():
         used = [flag for flag in FLAGS if mode in flag.modes and len(flag.modes) < len(_COMPUTING)]
