@@ -43,7 +43,7 @@ UNUSED_BY_VAE = {
 }
 
 # Any text is right for these, or is looked up on disk.
-FREE_TEXTS = ('name', 'data.dir', 'init_from')
+FREE_TEXTS = ('name', 'data.dir', 'data.array_name', 'init_from')
 
 
 def settings():
@@ -297,6 +297,12 @@ def workdirs():
     for name in ('nowhere.npz', 'file', 'other.npz', 'pickled.npz', 'folder'):
         weights = f'--inception_weights={name}'
         yield ['--mode=evaluate', '--workdir=trained', weights], name
+    five = 'on images of 1 or 3 channels, which Inception-v3 sees, got data.num_channels 5'
+    yield ['--mode=evaluate', '--workdir=five', '--inception_weights=file'], five
+    yield (
+        ['--mode=recover', '--workdir=five_gray', '--input=images/good.png', '--output=out.png'],
+        '--mode=recover needs a run on images of 1 or 3 channels',
+    )
     for flag in ('--input=images/good.png', '--output=out.png'):
         yield (
             ['--mode=recover', '--workdir=trained', flag],
@@ -315,6 +321,40 @@ def data():
     skipping = ['--config.data.dir=damaged', '--config.data.skip_unreadable']
     yield [*images, *skipping], 'data.dir holds 1 files and no image that can be read'
     yield [*images, '--config.data.dir=images', '--config.batch_size=9'], 'batch_size must be at mo'
+    yield (
+        [DIGITS, *RUN, '--config.data.array_name=x'],
+        "data.array_name must be '' but for an array of images, got 'x'",
+    )
+    array = [DIGITS, *RUN, '--config.data.name=array', '--config.batch_size=1']
+    yield array, "data.dir must be the path of an .npy or .npz file of images, got ''"
+    for name, message in (
+        (
+            'nowhere.npy',
+            "data.dir must be an .npy or .npz file of images, got 'nowhere.npy' ([Errno",
+        ),
+        (
+            'other.npz',
+            'data.dir must be an array of numbers [N, H, W, C] or [N, H, W], got float64',
+        ),
+        ('pickled.npz', 'data.dir must be an .npy or .npz file of images'),
+        ('depths.npy', 'such as (0,4095): those in '),
+        ('two.npz', "data.array_name must be one of a, b, the arrays in 'two.npz', got ''"),
+    ):
+        yield [*array, f'--config.data.dir={name}'], message
+    own = ['--config=own_images', *RUN]
+    yield own, "data.dir must be the path of a folder of images, got ''"
+    yield [*own, '--config.data.dir=depths.npy'], '(data.name=array reads such a file), got'
+    depths = [*array, '--config.data.dir=depths.npy']
+    narrow = 'data.value_range must include all values in '
+    yield [*depths, '--config.data.value_range=(0,255)'], narrow
+    for ends in ('(4095,0)', '(0,1,2)', '("a",2)', '(0,0)'):
+        wrong = 'data.value_range must be a tuple of two numbers, the lower first'
+        yield [*depths, f'--config.data.value_range={ends}'], wrong
+    right = [*depths, '--config.data.value_range=(0,4095)']
+    yield [*right, '--config.data.dequantize'], 'data.dequantize must be False for images that are'
+    yield [*right, '--config.data.headroom=0.1'], 'data.headroom must be 0.0 for images that are n'
+    yield [*right, '--config.data.num_channels=2'], '8x8 pixels and 1 channels, got 8 and 2'
+    yield [DIGITS, *RUN, '--config.data.num_channels=2'], 'data.num_channels must be 1 for digits'
     mnist = [f'--config={ROOT}/configs/mnist.py', *RUN]
     for place in ('nowhere', 'folder', 'file'):
         yield [*mnist, f'--config.data.dir={place}'], f'mnist is not prepared in {place} '
@@ -343,6 +383,8 @@ def make_files(folder):
     Image.new('F', (80, 80)).save(folder / 'bits' / 'bits.png', 'TIFF')
     np.savez(folder / 'other.npz', weights=np.zeros(3))
     np.savez(folder / 'pickled.npz', x=np.array([{}], object))
+    np.save(folder / 'depths.npy', np.full((3, 8, 8), [0] * 7 + [4095], np.uint16))
+    np.savez(folder / 'two.npz', a=np.zeros((3, 8, 8), np.uint8), b=np.zeros(3))
     for name, config in OTHER_RUNS.items():
         (folder / name).mkdir()
         (folder / name / 'config.json').write_text(to_json(config))

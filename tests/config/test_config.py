@@ -209,7 +209,7 @@ def test_what_may_differ_on_resume_is_listed_in_one_place():
 def test_every_setting_says_what_it_means_and_has_a_range():
     """But for what is true or false, any text, or only right or wrong beside other settings."""
     free = {'name', 'init_from', 'data.dir'}
-    free |= {'data.num_channels', 'data.load_size', 'energy.reference_mean'}
+    free |= {'data.array_name', 'data.load_size', 'energy.reference_mean'}
     for name, (field, default) in described(Config()).items():
         assert field.metadata['meaning']
         assert bool(field.metadata['ranges']) != (type(default) is bool or name in free), name

@@ -18,12 +18,23 @@ def test_every_config_is_in_the_table():
 @pytest.mark.parametrize('name', sorted(NUM_PARAMETERS))
 def test_config_builds(name):
     config = read_config(name)
+    if config.data.name == 'folder':  # Of the user's images, which only the command line names.
+        config.data.dir = 'images'
     validate(config)
     assert config.name == name.replace(':', '_')
     states = jax.eval_shape(lambda key: create_states(key, config), jax.random.key(0))
     count = lambda state: sum(leaf.size for leaf in jax.tree.leaves(state.params))
     counts = tuple(map(count, (states.energy, states.encoder, states.decoder)))
     assert counts == NUM_PARAMETERS[name]
+
+
+def test_own_images_are_learned_as_those_of_cifar10():
+    """Where they differ is in the images, and in how many steps."""
+    for own, name in (('own_images', 'cifar10:small'), ('own_images:gpu', 'cifar10:gpu')):
+        ours, theirs = flatten(read_config(own)), flatten(read_config(name))
+        free = {'name', 'num_steps', 'sample_every', 'checkpoint_every'}
+        differs = {setting for setting in ours if ours[setting] != theirs[setting]} - free
+        assert differs == {'data.name', 'data.test_share'}
 
 
 @pytest.mark.parametrize('name', ['cifar10:paper', 'mnist:paper', 'fashion_mnist:paper'])

@@ -20,6 +20,11 @@ OTHER_RUNS = {
         data=DataConfig('folder', 'images', num_channels=3), condition=ConditionConfig('gray')
     ),
     'vae': Config(method='vae'),
+    'five': Config(data=DataConfig('array', 'five.npy', num_channels=5)),
+    'five_gray': Config(
+        data=DataConfig('array', 'five.npy', num_channels=5),
+        condition=ConditionConfig('center_hole'),
+    ),
     'vae_points': dataclasses.replace(POINTS, method='vae'),
 }
 

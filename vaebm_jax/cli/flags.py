@@ -40,6 +40,11 @@ _UNCONDITIONAL = Runs(
     'without a condition', lambda c: task_of(c) is not TASKS['recovery'], 'condition.kind'
 )
 _IMAGES = Runs('on images', lambda c: task_of(c) is not TASKS['points'], 'data.name')
+_SEEN = Runs(
+    'on images of 1 or 3 channels, which Inception-v3 sees',
+    lambda c: c.data.num_channels in (1, 3),
+    'data.num_channels',
+)
 _REFINING = Runs('with an energy', has_energy, 'method')
 
 
@@ -170,7 +175,7 @@ FLAGS = (
         'these scores.',
         ('evaluate',),
         value='FILE',
-        runs=(_IMAGES,),
+        runs=(_IMAGES, _SEEN),
     ),
     Flag(
         'reference_split',

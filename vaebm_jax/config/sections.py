@@ -19,6 +19,17 @@ AUGMENTS = Range(
         all(name in ('flip', 'shift', 'cutout') for name in names) and len({*names}) == len(names)
     ),
 )
+VALUE_RANGE = Range(
+    'a tuple of two numbers, the lower first, such as (0, 4095), or ()',
+    lambda ends: (
+        ends == ()
+        or (
+            len(ends) == 2
+            and all(type(end) in (int, float) and abs(end) < float('inf') for end in ends)
+            and ends[0] < ends[1]
+        )
+    ),
+)
 SEED = Range('from 0 to 2**32 - 1', lambda n: 0 <= n < 2**32)
 
 
@@ -82,17 +93,18 @@ class DataConfig(Settings):
     name: str = setting(
         'digits',
         'digits (embedded), mnist, fashion_mnist, cifar10 (through TFDS), or a folder of images: '
-        'facades, paris_streetview, or folder for any other; or array, an .npy file of uint8 '
-        'images [N, H, W, C] or [N, H, W]; or points of the plane, as images of one pixel and two '
-        'channels, in units of their own: eight_gaussians, ring, two_moons, checkerboard.',
+        'facades, paris_streetview, or folder for any other; or array, an .npy or .npz file of '
+        'images [N, H, W, C] or [N, H, W], numbers of any type in any number of channels; or '
+        'points of the plane, as images of one pixel and two channels, in units of their own: '
+        'eight_gaussians, ring, two_moons, checkerboard.',
         ROW,
     )
     dir: str = setting(
         '',
         "TFDS's data directory ('': its own default, or TFDS_DATA_DIR), or the folder of images "
-        "('': facades has FACADES_DIR, paris_streetview PARIS_STREETVIEW_DIR), or the .npy file; "
-        "docs/reliability.md says which of a folder's files are images, and which of its folders "
-        'are splits.',
+        "('': facades has FACADES_DIR, paris_streetview PARIS_STREETVIEW_DIR), or the file of an "
+        "array; docs/reliability.md says which of a folder's files are images, and which of its "
+        'folders are splits.',
     )
     image_size: int = setting(
         8,
@@ -131,7 +143,17 @@ class DataConfig(Settings):
         'depth of a depth camera. Larger values are white too. 0: 65535.',
         Range('0, or from 255 to 65535', lambda n: n == 0 or 255 <= n < 2**16),
     )
-    num_channels: int = setting(1, '1 or 3 for images, 2 for points.')
+    array_name: str = setting('', "which array of an .npz file; '': the only one that it holds.")
+    value_range: tuple = setting(
+        (),
+        'the values of an array that become -1 and 1, such as (0, 4095). (): 0 and 255 of uint8; '
+        'of floating-point numbers 0 and 1 if all are in [0, 1], else -1 and 1. Another array is '
+        'refused without it, and any that has values outside of it.',
+        VALUE_RANGE,
+    )
+    num_channels: int = setting(
+        1, '1 or 3 for images, 2 for points; for an array the number that it has.', AT_LEAST_1
+    )
     flip: bool = setting(False, 'mirror each training image left to right with probability 1/2.')
     dequantize: bool = setting(False, 'spread each 8-bit value over its bin by uniform noise.')
     headroom: float = setting(

@@ -30,16 +30,18 @@ def make_batch(
 ) -> Batch:
     """From 8 bits to [-1, 1]: x / 127.5 - 1, with the config's crops, flips, noise and headroom.
 
-    Floating-point points are returned unchanged.
+    Floating-point images, which are in [-1, 1] already, are mirrored alone; points are returned
+    unchanged.
 
     Args:
       key: this iteration's.
-      images: `[B, H, W, C]` uint8, of size `data.load_size` if it is set; or points, float32.
+      images: `[B, H, W, C]` uint8, of size `data.load_size` if it is set; or float32, also points.
       data: the transformations.
       first: the index of the first image in the global batch, from which the keys follow.
     """
     data.freeze()
-    if jnp.issubdtype(images.dtype, jnp.floating):
+    is_float = jnp.issubdtype(images.dtype, jnp.floating)
+    if is_float and not data.flip:
         return Batch(images)
     keys = chain_keys(key, images.shape[0], first)
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
@@ -49,6 +51,8 @@ def make_batch(
     if data.flip:
         is_flipped = jax.vmap(lambda key: jax.random.bernoulli(key, np.float32(0.5)))(keys[:, 0])
         images = jnp.where(is_flipped[:, None, None, None], images[:, :, ::-1], images)
+    if is_float:
+        return Batch(images)
     image = images.astype(jnp.float32)
     if data.dequantize:
         shape = images.shape[1:]
@@ -65,7 +69,7 @@ def _random_crop(key, image, size):
 
 
 def as_pixels(images: np.ndarray, headroom: float = 0.0) -> np.ndarray:
-    """uint8 images as float32 in [-1, 1], with headroom; points are returned unchanged."""
+    """uint8 images as float32 in [-1, 1], with headroom; float32 is returned unchanged."""
     if np.issubdtype(images.dtype, np.floating):
         return images
     return np.asarray(images / 127.5 - 1.0 + beyond_ends(images, headroom), np.float32)

@@ -152,6 +152,8 @@ def _folder(data):
     root = at_home(place)
     if not place or not root.is_dir():
         other = '' if data.name == 'folder' else f' ({variable} names one, too)'
+        if root.suffix in ('.npy', '.npz'):
+            other = ' (data.name=array reads such a file)'
         raise UserError(f'data.dir must be a folder of images{other}, got {place!r}')
     return root
 

@@ -28,6 +28,8 @@ _OF_SOME = {
     'skip_unreadable': (False, 'a folder of images'),
     'val_share': (0, 'a folder or an array of images'),
     'test_share': (0, 'a folder or an array of images'),
+    'array_name': ('', 'an array of images'),
+    'value_range': ((), 'an array of images'),
 }
 
 
@@ -40,7 +42,8 @@ class Source(NamedTuple):
       splits: the names of its splits; None: `load` returns files on disk, and the splits depend on
         these and on the shares of the config.
       image_size: pixels per side, of which a smaller size must be a divisor; None: as configured.
-      num_channels: None: as configured.
+      num_channels: None: as configured, 1 or 3.
+      any_channels: whether it may be any other number, too.
       density: of points; None: the data are images.
       has_val: whether there is a split val, shown during training; else test is.
       settings: which of the settings in `_OF_SOME` this data set uses.
@@ -51,6 +54,7 @@ class Source(NamedTuple):
     splits: tuple[str, ...] | None = ('train', 'test')
     image_size: int | None = None
     num_channels: int | None = None
+    any_channels: bool = False
     density: Density | None = None
     has_val: Callable[[DataConfig], bool] = lambda data: False
     settings: tuple[str, ...] = ()
@@ -61,9 +65,11 @@ class Source(NamedTuple):
         name, values = config.data.name, flatten(config)
 
         def must_be(value, why, *settings):
-            return ((setting, f'{value} {why}') for setting in settings if values[setting] != value)
+            words = repr(value) if value in ('', ()) else value
+            return ((setting, f'{words} {why}') for setting in settings if values[setting] != value)
 
-        if not self.density and config.data.num_channels not in (1, 3):
+        any_channels = self.any_channels or self.density
+        if not any_channels and config.data.num_channels not in (1, 3):
             yield 'data.num_channels', '1 or 3'
         if self.image_size is not None and self.image_size % config.data.image_size:
             divisor = ' or a divisor of it' if self.image_size > 1 else ''
@@ -133,7 +139,12 @@ def _array(data: DataConfig, split: str) -> 'ArrayFile':
     return ArrayFile(data, split)
 
 
-_FOLDER = Source(_folder, splits=None, has_val=_folder_has_val, settings=tuple(_OF_SOME))
+_FOLDER = Source(
+    _folder,
+    splits=None,
+    has_val=_folder_has_val,
+    settings=tuple(name for name in _OF_SOME if name not in ('array_name', 'value_range')),
+)
 
 SOURCES: dict[str, Source] = {
     'digits': Source(_digits, image_size=8, num_channels=1, dir=None),
@@ -142,7 +153,7 @@ SOURCES: dict[str, Source] = {
     'cifar10': Source(_tfds, image_size=32, num_channels=3),
     **{
         name: Source(
-            functools.partial(_points, density), tuple(_NUM_POINTS), 1, 2, density, dir=None
+            functools.partial(_points, density), tuple(_NUM_POINTS), 1, 2, density=density, dir=None
         )
         for name, density in DENSITIES.items()
     },
@@ -153,8 +164,9 @@ SOURCES: dict[str, Source] = {
         _array,
         splits=None,
         has_val=lambda data: data.val_share > 0,
-        settings=('val_share', 'test_share'),
-        dir='the path of an .npy file of images',
+        any_channels=True,
+        settings=('val_share', 'test_share', 'array_name', 'value_range'),
+        dir='the path of an .npy or .npz file of images',
     ),
 }
 

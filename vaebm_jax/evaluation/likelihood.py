@@ -9,6 +9,7 @@ import numpy as np
 from vaebm_jax.config import Config, DataConfig
 from vaebm_jax.data.batch import beyond_ends
 from vaebm_jax.data.loading import first_images
+from vaebm_jax.data.sources import density_of
 from vaebm_jax.evaluation.diagnostics import energies_of
 from vaebm_jax.evaluation.scores import refuse_too_few
 from vaebm_jax.methods import refuse_without_energy
@@ -68,6 +69,11 @@ def evaluate_likelihood(
     checkpoints.warn_of_seen_images(workdir, int(states.step), config)
     images = first_images(config.data, 'test', _MAX_IMAGES)
     refuse_too_few(images, 'test', '--mode=likelihood')
+    if density_of(config.data) is None and np.issubdtype(images.dtype, np.floating):
+        log.say(
+            'likelihood: the images are not of 8 bits, so nats and bits are of a density over '
+            'pixels in [-1, 1], which may be above 1 (negative bits)'
+        )
     x, bin_width = dequantized(np.random.default_rng(config.seed), images, config.data)
     key = branch(jax.random.key(config.seed, impl=config.generator), 'likelihood')
     key_samples, key_chains = jax.random.split(key)

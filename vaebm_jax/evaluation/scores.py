@@ -108,6 +108,7 @@ def evaluate(
             with timed('features of real images'):
                 images = first_images(config.data, reference_split, num_reference)
                 refuse_too_few(images, reference_split, '--inception_weights')
+                images = to_uint8(as_pixels(images))
                 reference = reference_statistics(weights, images, cache or workdir)
             about = {'reference_split': reference_split, 'reference_size': reference.count}
         kept = {name: [] for name in stages}

@@ -36,6 +36,14 @@ class Picture(NamedTuple):
     roles: tuple[str, ...] = ()
 
 
+def shown(images: chex.Array) -> chex.Array:
+    """Images `[..., H, W, C]` of 1 or 3 channels; others' channels side by side, in grey."""
+    *rest, height, width, channels = images.shape
+    if channels in (1, 3):
+        return images
+    return np.swapaxes(images, -1, -2).reshape(*rest, height, channels * width, 1)
+
+
 def grid(images: chex.Array) -> Image.Image:
     """`[N, H, W, C]` images as the largest square grid that they fill."""
     side = int(np.sqrt(len(images)))
@@ -43,8 +51,8 @@ def grid(images: chex.Array) -> Image.Image:
 
 
 def table(images: chex.Array) -> Image.Image:
-    """`[R, N, H, W, C]` images as R rows."""
-    images = to_uint8(images)
+    """`[R, N, H, W, C]` images as R rows, each as `shown`."""
+    images = shown(to_uint8(images))
     num_rows, num_columns = images.shape[:2]
     factor = -(-_MIN_IMAGE_SIZE // images.shape[2])
     images = images.repeat(factor, 2).repeat(factor, 3)
@@ -79,8 +87,8 @@ def side_by_side(path: str | os.PathLike, grids: dict[str, chex.Array]) -> None:
 
 
 def save(path: str | os.PathLike, image: chex.Array) -> None:
-    """Writes one image `[H, W, C]` as a PNG of the same size."""
-    pixels = to_uint8(image)
+    """Writes one image `[H, W, C]` as a PNG of the same size, as `shown`."""
+    pixels = shown(to_uint8(image))
     content = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(content, 'PNG')
     write_atomically(path, content.getvalue())

@@ -358,6 +358,11 @@ def recover_file(
       UserError: for a file that cannot be read or written, or has another size, and if an output
         is the photograph or the mask itself.
     """
+    if config.data.num_channels not in (1, 3):
+        raise UserError(
+            '--mode=recover needs a run on images of 1 or 3 channels, as photographs have, got '
+            f'data.num_channels {config.data.num_channels}'
+        )
     outputs = output_paths(output_file, num_recoveries)
     refuse_to_overwrite(outputs, input=input_file, mask=mask_file)
     states, config = checkpoints.load(workdir, step, config)

@@ -374,7 +374,7 @@ def other_files(before: dict | None, now: dict) -> str:
     if before is None:
         return 'it is from a version that did not save the names of images'
     if before['count'] == now['count']:
-        return f'data.dir holds {now["count"]} images as before, but with other names'
+        return f'data.dir holds {now["count"]} images as before, but with other names or values'
     return f'data.dir held {before["count"]} images before and holds {now["count"]} now'
 
 

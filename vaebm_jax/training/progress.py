@@ -8,9 +8,12 @@ from collections.abc import Iterator
 import tqdm
 
 from vaebm_jax.config import Config
-from vaebm_jax.methods import METHODS, progress_words, untrained_energy
+from vaebm_jax.methods import METHODS, is_unused, progress_words, untrained_energy
 from vaebm_jax.methods.guards import EARLIER
 from vaebm_jax.runtime import log
+
+_FIRST_STEPS, _FIRST_SECONDS = 5, 10.0  # By which the time of the rest is estimated.
+_SHORTENING = ('data.image_size', 'batch_size', 'langevin.num_steps')
 
 
 class Progress:
@@ -24,6 +27,7 @@ class Progress:
         self.reached = start
         self.steps, self.seconds = 0, 0.0  # Of training alone, since the last log.
         self.earlier = []  # The metrics of the last logged steps.
+        self.is_estimated = False
 
     @contextlib.contextmanager
     def compiling(self, step: int) -> Iterator[None]:
@@ -33,7 +37,7 @@ class Progress:
         with self.pause():
             yield
         log.say(f'compiled in {time.perf_counter() - began:.1f} s')
-        self.reached = step
+        self.reached, self.is_estimated = step, False
         if self.bar is None and log.has_terminal():
             self.bar = tqdm.tqdm(
                 total=self.config.num_steps, initial=step, unit='step', dynamic_ncols=True
@@ -44,6 +48,25 @@ class Progress:
         self.steps, self.reached = self.steps + step - self.reached, step
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
+        if not self.is_estimated and self.steps >= _FIRST_STEPS:
+            spent = self.seconds + time.perf_counter() - self.began
+            if spent > _FIRST_SECONDS:
+                self._estimate(step, self.steps / spent)
+
+    def _estimate(self, step, steps_per_second):
+        """Logs, once for each compiled step, how long the rest takes if that is long."""
+        self.is_estimated = True
+        left = self.config.num_steps - step
+        hours = left / steps_per_second / 3600
+        if hours <= 1:
+            return
+        names = [name for name in _SHORTENING if not is_unused(name, self.config)]
+        how_long = f'{hours / 24:.2g} days' if hours > 48 else f'{hours:.2g} hours'
+        log.say(
+            f'estimate: about {how_long} for the {left:,} steps left, {1 / steps_per_second:.2g} s '
+            f'each; with --config.num_steps={step + int(3600 * steps_per_second)} it would be an '
+            f'hour; a smaller {", ".join(names)} or network, or a GPU, shortens the steps'
+        )
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -73,6 +96,8 @@ class Progress:
             log.say(f'step {step}/{self.config.num_steps}: {shown}')
         for warning in warnings:
             log.say(warning)
+        if steps_per_second and not self.is_estimated:
+            self._estimate(step, steps_per_second)
         return {'images_per_second': images_per_second} if steps_per_second else {}
 
     def close(self) -> None:
