@@ -42,27 +42,12 @@ _ROWS = flags.DEFINE_integer('rows', 40, 'Kernels to list.', lower_bound=1)
 
 def main(argv):
     del argv
-    config = dataclasses.replace(
-        _CONFIG.value, dtype=_DTYPE.value or _CONFIG.value.dtype, steps_per_call=1
-    )
-    if _BATCH_SIZE.value:
-        config = dataclasses.replace(config, batch_size=_BATCH_SIZE.value, num_chains=0)
-    vaebm_config.validate(config)
+    config = chosen_config(steps_per_call=1)
     run, text = step_of(config)
     operation_of = operations_of(text)
-    for _ in range(3):
-        run()
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            start = time.perf_counter()
-            for _ in range(STEPS):
-                run()
-            seconds = (time.perf_counter() - start) / STEPS
-        (path,) = pathlib.Path(folder).rglob('*.xplane.pb')
-        events = list(kernels(ProfileData.from_file(str(path))))
-    if not events:
-        raise UserError('the trace holds no kernels')
-
+    several = lambda: [run() for _ in range(STEPS)]
+    several()
+    events, seconds = traced(several)
     times, calls, samples = collections.Counter(), collections.Counter(), {}
     for name, operation, _, duration in events:
         times[name] += duration
@@ -76,35 +61,46 @@ def main(argv):
             f'{duration / total:6.1%} {calls[name] / STEPS:7.1f} {duration / STEPS / 1e6:8.3f}  '
             f'{name[:90]}: {"; ".join(what[:3])[:300]}'
         )
-    busy = busy_time(events) / STEPS / 1e6
-    count = operations.count(config)
     line = {
-        'ms': 1e3 * seconds,
-        'busy_ms': busy,
-        'idle_share': 1 - busy / (1e3 * seconds),
-        'kernels': len(events) / STEPS,
-        'tflops_per_second': count / seconds / 1e12,
+        **use_of(events, seconds),
+        'tflops_per_second': operations.count(config) * STEPS / seconds / 1e12,
         'device': jax.devices()[0].device_kind,
         'jax': jax.__version__,
     }
     print(json.dumps(line), flush=True)
 
 
+def chosen_config(steps_per_call):
+    """The config as the flags have it."""
+    config = dataclasses.replace(
+        _CONFIG.value, dtype=_DTYPE.value or _CONFIG.value.dtype, steps_per_call=steps_per_call
+    )
+    if _BATCH_SIZE.value:
+        config = dataclasses.replace(config, batch_size=_BATCH_SIZE.value, num_chains=0)
+    vaebm_config.validate(config)
+    return config
+
+
 def step_of(config):
-    """The step as a call without arguments that waits for its end, and its compiled text."""
+    """A call of `num_steps` steps that waits for its end, and its compiled text.
+
+    `steps_per_call` of the config is the default of `num_steps`, and its largest value. The call
+    returns the metrics of its last step.
+    """
     key = jax.random.key(config.seed, impl=config.generator)
     device = jax.devices()[:1]
     shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, *shape), np.uint8)
     gather = hold_images(pixels, device)
     held = [place_states(create_states(key, config), device)]
-    order = batch_indices(key, 0, NUM_IMAGES, config.batch_size)[None]
+    steps = range(config.steps_per_call)
+    order = np.stack([batch_indices(key, step, NUM_IMAGES, config.batch_size) for step in steps])
     step = compile_step(train_step, config, device)
     compiled = step.lower(key, held[0], gather(order), 1).compile()
 
-    def run():
-        held[0], metrics = compiled(key, held[0], gather(order), 1)
-        jax.block_until_ready((held[0], metrics))
+    def run(num_steps=config.steps_per_call):
+        held[0], metrics = compiled(key, held[0], gather(order), num_steps)
+        return jax.block_until_ready((held[0], metrics))[1]
 
     return run, compiled.as_text()
 
@@ -118,6 +114,27 @@ def operations_of(text):
             where = '/'.join(source[1].split('/')[-4:]) if source else ''
             found[match[1]] = f'{match[1]} {match[2]} {where}'
     return found
+
+
+def traced(run):
+    """The kernels of a call, as `kernels` lists them, and its seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            start = time.perf_counter()
+            run()
+            seconds = time.perf_counter() - start
+        (path,) = pathlib.Path(folder).rglob('*.xplane.pb')
+        events = list(kernels(ProfileData.from_file(str(path))))
+    if not events:
+        raise UserError('the trace holds no kernels')
+    return events, seconds
+
+
+def use_of(events, seconds):
+    """What a trace of STEPS steps says of one."""
+    ms, busy = 1e3 * seconds / STEPS, busy_time(events) / STEPS / 1e6
+    count = len(events) / STEPS
+    return {'ms': ms, 'busy_ms': busy, 'idle_share': 1 - busy / ms, 'kernels': count}
 
 
 def kernels(profile):

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from vaebm_jax import langevin_sample
-from vaebm_jax.models.convolution import conv, depth_to_space
+from vaebm_jax.models.convolution import FORMS, conv, depth_to_space
 from vaebm_jax.models.networks import EnergyNet
 
 
@@ -38,8 +38,8 @@ def value_and_gradients(convolution, x, kernel, strides, padding):
     return apply(x, kernel)
 
 
-def assert_agree(x, kernel, strides, padding, rtol):
-    results = value_and_gradients(conv, x, kernel, strides, padding)
+def assert_agree(x, kernel, strides, padding, rtol, convolution=conv):
+    results = value_and_gradients(convolution, x, kernel, strides, padding)
     expected = value_and_gradients(plain_conv, x, kernel, strides, padding)
     for result, right in zip(results, expected, strict=True):
         assert result.dtype == right.dtype == x.dtype
@@ -216,3 +216,48 @@ def test_the_kernel_gradient_is_one_convolution_but_on_a_cpu(platform):
         assert num_products == 9 and set(orders) == {'0, 1, i, o'}
     else:
         assert num_products == 0 and len(set(orders) - {'0, 1, i, o'}) == 1
+
+
+@pytest.mark.parametrize(
+    'image, kernel, channels, strides, padding',
+    [
+        ((8, 8), (3, 3), (3, 16), (1, 1), 'SAME'),
+        ((7, 6), (4, 2), (3, 16), (2, 1), 'SAME'),
+        ((9, 7), (5, 5), (1, 8), (2, 2), ((0, 3), (1, 2))),
+        ((8, 8), (3, 3), (16, 3), (1, 1), 'SAME'),
+        ((7, 6), (4, 3), (8, 3), (2, 3), ((4, 0), (1, 5))),
+        ((8, 8), (4, 4), (8, 9), (2, 2), 'SAME'),
+        ((7, 9), (4, 4), (8, 9), (2, 2), 'SAME'),
+        ((9, 8), (2, 4), (8, 9), (2, 2), 'VALID'),  # the last row is not read
+        ((9, 6), (3, 2), (9, 8), (3, 1), ((2, 1), (0, 3))),
+        ((7, 6), (3, 3), (8, 9), (2, 2), 'SAME'),
+    ],
+    ids=str,
+)
+def test_patches_and_blocks_are_the_same_convolution(image, kernel, channels, strides, padding):
+    x, kernel = example(image, kernel, channels=channels)
+    assert_agree(x, kernel, strides, padding, rtol=1e-5, convolution=FORMS['patches'])
+    results = value_and_gradients(
+        FORMS['patches'], *(jnp.asarray(operand, 'bfloat16') for operand in (x, kernel)),
+        strides, padding,
+    )  # fmt: skip
+    assert [result.dtype for result in results] == [jnp.float32, jnp.bfloat16, jnp.bfloat16]
+    for result, right in zip(
+        results, value_and_gradients(plain_conv, x, kernel, strides, padding), strict=True
+    ):
+        assert np.max(np.abs(np.asarray(result, np.float32) - right)) < 0.02 * np.max(np.abs(right))
+
+
+@pytest.mark.parametrize('channels, kernel, num_convolutions, num_products', [
+    ((3, 16), (3, 3), 0, 3), ((16, 3), (3, 3), 0, 3), ((8, 8), (4, 4), 3, 0),
+])  # fmt: skip
+def test_patches_leave_no_convolution_of_few_channels_and_none_with_a_stride(
+    channels, kernel, num_convolutions, num_products
+):
+    x, kernel = example((8, 8), kernel, channels=channels)
+    stride = 2 if num_convolutions else 1
+    loss = lambda x, kernel: jnp.sum(jnp.cos(FORMS['patches'](x, kernel, (stride, stride))))
+    text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x, kernel).as_text()
+    assert text.count('stablehlo.convolution') == num_convolutions
+    assert text.count('stablehlo.dot_general') == num_products
+    assert not re.search(r'(stride|lhs_dilate|rhs_dilate) = \[2', text)

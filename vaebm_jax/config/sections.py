@@ -517,10 +517,11 @@ class Config(Settings):
     )
     convolution: str = setting(
         'auto',
-        "auto: the fastest form on the platform, on a CPU this package's own; plain: XLA's "
-        "convolution and JAX's gradients of it. They differ by rounding; plain is for comparing "
-        'numbers.',
-        one_of('auto', 'plain'),
+        "auto: the fastest measured form on the platform, on a CPU this package's own; plain: "
+        "XLA's convolution and JAX's gradients of it; patches: few channels, and strides, as "
+        'products that suit a GPU (not yet measured, slow on a CPU). They differ by rounding; '
+        'plain is for comparing numbers.',
+        one_of('auto', 'plain', 'patches'),
     )
     data: DataConfig = field(default_factory=DataConfig)
     langevin: LangevinConfig = field(default_factory=LangevinConfig)

@@ -9,7 +9,7 @@ replaces all three.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vaebm_jax.models import winograd
+from vaebm_jax.models import patches, winograd
 
 _NHWC = ('NHWC', 'HWIO', 'NHWC')
 
@@ -136,10 +136,12 @@ def conv(
     dimension_numbers: object = None,
     feature_group_count: int = 1,
     precision: object = None,
+    form: Callable[..., chex.Array] = _conv,
 ) -> chex.Array:
     """Convolves `x` `[B, H, W, I]` with `kernel` `[h, w, I, O]`, as `lax.conv_general_dilated`.
 
-    It fits the `conv_general_dilated` of `flax.linen.Conv`; the keywords are what Flax passes.
+    It fits the `conv_general_dilated` of `flax.linen.Conv`; the keywords are what Flax passes, but
+    for `form`: what computes it, given strides and padding as numbers.
 
     Returns:
       `[B, H', W', O]`, float32 for bfloat16 inputs: the sums are not rounded, so that a bias and an
@@ -160,7 +162,15 @@ def conv(
     padding = tuple(map(tuple, padding))
     if min(min(pair) for pair in padding) < 0:
         raise ValueError(f'conv takes no negative padding, got {padding=}')
-    return _conv(x, kernel, tuple(strides), padding)
+    return form(x, kernel, tuple(strides), padding)
+
+
+# By the setting `convolution`, as the `conv_general_dilated` of `flax.linen.Conv`.
+FORMS = {
+    'auto': conv,
+    'plain': lax.conv_general_dilated,
+    'patches': functools.partial(conv, form=patches.conv),
+}
 
 
 def depth_to_space(x: chex.Array) -> chex.Array:

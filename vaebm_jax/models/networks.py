@@ -25,10 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import lax
 
 from vaebm_jax.data.conditions import fill_of, keep_observed
-from vaebm_jax.models.convolution import conv, depth_to_space
+from vaebm_jax.models.convolution import FORMS, depth_to_space
 from vaebm_jax.samplers.keys import fold_in
 
 
@@ -50,7 +49,7 @@ class Network(nn.Module, kw_only=True):
       activation: 'leaky_relu' (slope 0.2, the authors' choice) or 'silu'.
       dtype: of the inner layers' computation; 'float32' stands for the type of the parameters.
       init_std: standard deviation of initial kernels; 0: LeCun's.
-      convolution: 'auto', the package's own, or 'plain', XLA's with JAX's gradients.
+      convolution: 'auto', the package's own, or another of `convolution.FORMS`.
     """
 
     activation: str = 'leaky_relu'
@@ -67,7 +66,7 @@ class Network(nn.Module, kw_only=True):
             features,
             (kernel, kernel),
             (stride, stride),
-            conv_general_dilated=conv if self.convolution == 'auto' else lax.conv_general_dilated,
+            conv_general_dilated=FORMS[self.convolution],
             **self._layer(last) | settings,
         )
         return layer(x)

@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import lax
 
-from vaebm_jax.models.convolution import conv
+from vaebm_jax.models.convolution import FORMS
 from vaebm_jax.models.networks import Network, mixes_types
 
 NUM_LEVELS = 256  # Of 8 bits.
@@ -73,7 +72,7 @@ class _Stack(Network):
             kernel,
             padding=padding,
             mask=mask,
-            conv_general_dilated=conv if self.convolution == 'auto' else lax.conv_general_dilated,
+            conv_general_dilated=FORMS[self.convolution],
             **self._layer(last),
         )
         return layer(x)
