@@ -119,8 +119,8 @@ def test_a_row_is_trained_and_judged_and_the_page_reads_it(tmp_path, capsys):
     assert failed.startswith('| b, seed 2: it diverged |')
     assert picture == '![b](b_0.png)'
     assert refined in capsys.readouterr().out
+
+
 def test_rows_of_table_2():
     rows = rows_of('table2', 'vaebm,vae')
     assert rows['vae']['warmup_steps'] == 0 < rows['vaebm']['warmup_steps']
-
-

@@ -27,6 +27,7 @@ from vaebm_jax.config import (
 from vaebm_jax.data.batch import to_uint8
 from vaebm_jax.data.conditions import fixed_condition, observed_of, of_mask
 from vaebm_jax.data.image_files import read_image
+from vaebm_jax.figures import outputs
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import recovery
 from vaebm_jax.tasks.report import write_report
@@ -443,7 +444,7 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path, name, mes
 def test_a_folder_at_a_numbered_name_is_refused(tmp_path):
     (tmp_path / 'out-1.png').mkdir()
     with pytest.raises(UserError, match='out-1.png is a folder'):
-        recovery.output_paths(tmp_path / 'out.png', 3)
+        outputs.output_paths(tmp_path / 'out.png', 3)
 
 
 def test_a_conditional_run_is_recovered_with_and_others_are_not(tmp_path, tiny_config):

@@ -14,6 +14,7 @@ from vaebm_jax.cli import saved_config
 from vaebm_jax.config import KINDS, Config, flatten, renamed
 from vaebm_jax.runtime.atomic_files import at_home, local_folder
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.training import pretrained
 from vaebm_jax.training.checkpoints import load_config
 
 _CONFIG_MODULE = 'config_config'  # ml_collections' module name for the file of a flag named config.
@@ -27,6 +28,7 @@ class FirstLook(NamedTuple):
     mode: str
     workdir: str | None
     config: str | None
+    pretrained: str | None
     version: bool
     help: bool
     rest: list[str]
@@ -38,13 +40,15 @@ def first_look(argv: Sequence[str], modes: Iterable[str]) -> FirstLook:
     flags.DEFINE_enum('mode', 'train', modes, '', flag_values=parser)
     flags.DEFINE_string('workdir', None, '', flag_values=parser)
     flags.DEFINE_string('config', None, '', flag_values=parser)
+    flags.DEFINE_string('pretrained', None, '', flag_values=parser)
     flags.DEFINE_bool('version', False, '', flag_values=parser)
     for name, short in _HELP.items():
         flags.DEFINE_bool(name, False, '', short_name=short, flag_values=parser)
     parser.set_gnu_getopt()  # A separate value, as in --step 5, does not end the flags.
     rest = parser(argv, known_only=True)[1:]
     wants_help = any(parser[name].value for name in _HELP)
-    return FirstLook(parser.mode, parser.workdir, parser.config, parser.version, wants_help, rest)
+    names = parser.mode, parser.workdir, parser.config, parser.pretrained
+    return FirstLook(*names, parser.version, wants_help, rest)
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -91,7 +95,18 @@ def config_path(value: str) -> str:
 
 
 def with_saved_config(argv: Sequence[str], asked: FirstLook) -> list[str]:
-    """The command line with the workdir's config if --config is not given."""
+    """The command line with the workdir's config if --config is not given.
+
+    With --pretrained these models take the place of a run in a workdir.
+    """
+    chosen = []
+    if asked.workdir and pretrained.name_of(asked.workdir):
+        raise UserError(f'--workdir must name a folder, got {asked.workdir}; see --pretrained')
+    if asked.pretrained is not None and asked.mode != 'train':
+        if asked.workdir is not None or asked.config is not None:
+            raise UserError('--pretrained takes the place of --workdir and --config: omit these')
+        asked = asked._replace(workdir=pretrained.workdir_of(asked.pretrained))
+        chosen = [f'--pretrained={asked.pretrained}']
     if not asked.workdir or (asked.mode == 'train' and asked.config is not None):
         return argv
     if asked.mode == 'train' and not (local_folder(asked.workdir) / 'config.json').exists():
@@ -101,7 +116,7 @@ def with_saved_config(argv: Sequence[str], asked: FirstLook) -> list[str]:
         return argv
     saved = f'{pathlib.Path(saved_config.__file__)}:{asked.workdir}'
     first = [f'--mode={asked.mode}', f'--workdir={asked.workdir}', f'--config={saved}']
-    return [argv[0], *first, *asked.rest]
+    return [argv[0], *first, *chosen, *asked.rest]
 
 
 def refuse_other_config(config: Config, workdir: str, overridden: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from vaebm_jax.data.conditions import idle_settings
 from vaebm_jax.methods import has_energy, is_unused
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks import TASKS, task_of
+from vaebm_jax.training.pretrained import pretrained_names
 
 MODES = {
     'train': 'Trains a model, or continues from the newest checkpoint in the workdir.',
@@ -85,6 +86,15 @@ FLAGS = (
         'The folder of the run: settings, checkpoints, metrics, pictures and scores. Training '
         'makes it.',
         value='FOLDER',
+    ),
+    Flag(
+        'pretrained',
+        str,
+        None,
+        'Models that come with the package, in place of a run in a workdir: '
+        f'{", ".join(pretrained_names())}. In sample it needs --output.',
+        ('sample', 'recover'),
+        value='NAME',
     ),
     Flag('mode', tuple(MODES), 'train', 'What to do. The sections below say what each mode does.'),
     Flag('debug', bool, False, 'Show the full Python traceback of an error, not only one line.'),
@@ -220,8 +230,9 @@ FLAGS = (
         str,
         None,
         'The image file to write, in the format of its suffix: .png, .jpg, .tif, .webp and others. '
+        'In sample: a grid of the samples, and nothing else is written; --num_samples is 64 then. '
         'Several recoveries are numbered: out-0.png, out-1.png.',
-        ('recover',),
+        ('sample', 'recover'),
         'FILE',
     ),
     Flag(
@@ -296,14 +307,14 @@ def refuse_other_modes(mode: str) -> None:
 def options_of(mode: str, config: Config) -> list[Flag]:
     """The flags that are options of a mode's function for such a run.
 
-    Without `langevin_steps`, which becomes a setting of the config.
+    Without `langevin_steps`, which becomes a setting of the config, and what decides the function.
     """
     return [
         flag
         for flag in FLAGS
         if mode in flag.modes
         and len(flag.modes) < len(_COMPUTING)
-        and flag.name != 'langevin_steps'
+        and flag.name not in ('langevin_steps', 'pretrained', 'output')
         and all(runs.include(config) for runs in flag.runs)
     ]
 

@@ -11,7 +11,8 @@ from vaebm_jax.config import Config
 from vaebm_jax.evaluation.likelihood import evaluate_likelihood
 from vaebm_jax.figures.film import write_geometry
 from vaebm_jax.runtime.errors import UserError
-from vaebm_jax.tasks import task_of
+from vaebm_jax.tasks import TASKS, task_of
+from vaebm_jax.tasks.images import draw
 from vaebm_jax.tasks.recovery import recover_file
 from vaebm_jax.tasks.report import write_report
 from vaebm_jax.training.loop import train
@@ -32,9 +33,32 @@ def run_train(config: Config, workdir: str) -> None:
 
 def run_sample(config: Config, workdir: str) -> None:
     task = task_of(config)
+    if GIVEN.output or GIVEN.pretrained:
+        run_draw(config, workdir)
+        return
     if not task.is_shared:
         refuse_processes()
     task.sample(config, workdir, **flags.options('sample', config))
+
+
+def run_draw(config: Config, workdir: str) -> None:
+    """Samples as one picture."""
+    refuse_processes()
+    if task_of(config) is not TASKS['images']:
+        raise UserError(
+            f'--output and --pretrained in --mode=sample are for runs {TASKS["images"].words}, '
+            f'got data {config.data.name} with condition.kind {config.condition.kind}'
+        )
+    if not GIVEN.output:
+        raise UserError('--pretrained in --mode=sample needs --output=FILE.png')
+    draw(
+        config,
+        workdir,
+        GIVEN.output,
+        num_samples=GIVEN.num_samples or 64,
+        step=GIVEN.step,
+        ema=GIVEN.ema,
+    )
 
 
 def run_evaluate(config: Config, workdir: str) -> None:

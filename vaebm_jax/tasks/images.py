@@ -14,11 +14,12 @@ from vaebm_jax.data.loading import first_images
 from vaebm_jax.evaluation.sample_cache import Draws
 from vaebm_jax.figures import grids
 from vaebm_jax.figures.grids import Picture
+from vaebm_jax.figures.outputs import QUALITY, image_format, output_paths
 from vaebm_jax.methods import has_energy, sample_stages
 from vaebm_jax.methods.generate import generate, generate_by, interpolate, reconstruct, revision
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.runtime import distributed, log
-from vaebm_jax.runtime.atomic_files import local_folder, whole_file
+from vaebm_jax.runtime.atomic_files import local_folder, make_folder, whole_file, written
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.training import checkpoints
 from vaebm_jax.training.progress import say_checkpoint
@@ -98,6 +99,40 @@ def sample(
         )
 
     distributed.agreed(finish)
+
+
+def draw(
+    config: Config,
+    workdir: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    num_samples: int = 64,
+    step: int | None = None,
+    ema: bool = True,
+) -> None:
+    """Draws samples of the last stage into one picture, a square grid; writes nothing else.
+
+    Args:
+      config: of the run.
+      workdir: of the run, or `pretrained:NAME`.
+      output: an image in the format of its suffix.
+      num_samples: how many; a grid has the largest square number of them.
+      step: of the checkpoint; None: the newest.
+      ema: use the averaged parameters.
+
+    Raises:
+      UserError: if there is no such checkpoint, or the file cannot be written.
+    """
+    (path,) = output_paths(output, 1)
+    states, config = checkpoints.load(workdir, step, config)
+    say_checkpoint('sample', int(states.step), workdir, config)
+    key = jax.random.key(config.seed, impl=config.generator)
+    _, images = generate(key, states, config, num_samples, ema)
+    with written(path):
+        make_folder(path.parent)
+    with whole_file(path) as file:
+        grids.grid(images).save(file, image_format(path), quality=QUALITY)
+    log.say(f'finished: {path}: {grids.captions(config)[-1]}')
 
 
 def write_samples(draws: Draws, folder: pathlib.Path) -> None:

@@ -1,6 +1,5 @@
 """Runs with a condition: recoveries drawn, scored, and computed for a user's photograph."""
 
-import io
 import os
 import pathlib
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from vaebm_jax.evaluation.metrics import SSIM_WINDOW, psnr, ssim
 from vaebm_jax.evaluation.scores import Scores, features_of, refuse_too_few, table
 from vaebm_jax.figures import grids
 from vaebm_jax.figures.grids import Picture
+from vaebm_jax.figures.outputs import QUALITY, image_format, output_paths
 from vaebm_jax.methods import has_energy, sample_stages, untrained_energy
 from vaebm_jax.methods.generate import recover, recover_by
 from vaebm_jax.models.states import States
@@ -48,7 +48,6 @@ PICTURES = {
 _NUM_ROWS = 8
 _NUM_SHOWN = 4  # Recoveries of an image.
 _BLACK, _WHITE = 31, 224  # A mask is black up to and white from these values.
-_QUALITY = 95  # Of lossy formats, such as JPEG.
 _MAX_SOFT = 0.01  # Share of a mask's pixels in between.
 _PROTOCOL = (
     'outputs rounded to 8 bits, observed pixels in place; means over images; psnr with the full '
@@ -411,29 +410,8 @@ def recover_file(
             result = result.resize(photo.size, Image.Resampling.BICUBIC)
         result.paste(photo, mask=Image.fromarray(np.uint8(255 * is_observed)))
         with whole_file(output) as file:
-            result.save(file, suffix, quality=_QUALITY)
+            result.save(file, suffix, quality=QUALITY)
     log.say(f'finished: {", ".join(map(str, outputs))}')
-
-
-def output_paths(output_file: str | os.PathLike, num_recoveries: int) -> list[pathlib.Path]:
-    """A file for each recovery; if there are several, `-0` and so on come before the suffix.
-
-    Raises:
-      UserError: if one of them cannot be written, or its suffix is not that of an image format.
-    """
-    output = at_home(output_file)
-    numbers = [f'-{index}' for index in range(num_recoveries)] if num_recoveries > 1 else ['']
-    paths = [output.with_name(f'{output.stem}{number}{output.suffix}') for number in numbers]
-    image_format(output)
-    try:
-        folder = next(parent for parent in output.absolute().parents if parent.exists())
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise UserError(f'--output must be in a folder that can be written to: {output_file}')
-        if taken := [path for path in paths if path.is_dir()]:
-            raise UserError(f'--output must name a file, but {taken[0]} is a folder')
-    except OSError as error:
-        raise UserError(f'--output must name a file that can be written: {error}') from error
-    return paths
 
 
 def refuse_to_overwrite(outputs: list[pathlib.Path], **inputs: str | None) -> None:
@@ -445,24 +423,6 @@ def refuse_to_overwrite(outputs: list[pathlib.Path], **inputs: str | None) -> No
                 raise UserError(
                     f'--output must name another file than --{flag}, got {str(output)!r} for {name}'
                 )
-
-
-def image_format(path: pathlib.Path) -> str:
-    """The image format of a file's suffix, if it can be written.
-
-    Raises:
-      UserError: if it cannot; it names some that can.
-    """
-    known = Image.registered_extensions()
-    for image in (Image.new('L', (8, 8)), Image.new('RGB', (8, 8))):
-        try:
-            image.save(io.BytesIO(), known[path.suffix.lower()], quality=_QUALITY)
-        except (KeyError, OSError, ValueError) as error:
-            raise UserError(
-                '--output must end with the suffix of an image that can be written, such as .png, '
-                f'.jpg, .tif or .webp, got {str(path)!r}'
-            ) from error
-    return known[path.suffix.lower()]
 
 
 def read_file(flag: str, path: str, num_channels: int, white_level: int = 0) -> Image.Image:

@@ -30,6 +30,7 @@ from vaebm_jax.models.states import States
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import local_folder, sync_tree, write_atomically, written
 from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.training import pretrained
 from vaebm_jax.training.parallel import all_devices, global_states
 
 _DIGESTS = 'digests.json'
@@ -257,7 +258,9 @@ def _trained_before(states):
 
 
 def load_config(workdir: str | os.PathLike) -> Config:
-    """The config of a run."""
+    """The config of a run, or of pretrained models (`pretrained:NAME`)."""
+    if name := pretrained.name_of(workdir):
+        return pretrained.load_pretrained_config(name)
     path = local_folder(workdir) / 'config.json'
     try:
         text = path.read_text()
@@ -296,7 +299,7 @@ def load(
     All processes have to call it; each gets the complete states on its first device.
 
     Args:
-      workdir: of the run.
+      workdir: of the run; `pretrained:NAME` stands for models that come with the package.
       step: of the checkpoint; None: the newest.
       config: in place of the run's config, with the same networks.
 
@@ -307,6 +310,10 @@ def load(
     saved = load_config(workdir)
     config = saved if config is None else config
     refuse_other_networks(saved, config)
+    if name := pretrained.name_of(workdir):
+        if step:
+            raise UserError(f'step must be left out: {workdir} has no checkpoints')
+        return pretrained.load_pretrained(name)[0], config
     folder = local_folder(workdir) / 'checkpoints'
     with opened(workdir) as (manager, steps):
         step = steps[-1] if step is None else step
