@@ -13,9 +13,8 @@ many steps as fit in a given number of minutes.
     python -m vaebm_jax.main --config=configs/cifar10.py:small --workdir=runs/cifar10_small
 
 does the same at 16 pixels in smaller networks, with shorter chains and a faster energy, on two CPU
-cores. With --config.num_steps=9000 it takes 19.3 CPU minutes; ships, cars and animals can be
-recognized among many images that cannot (docs/experiments/known_z.md). The 12,000 steps of the
-config itself have not been run.
+cores. It takes 19.3 CPU minutes; ships, cars and animals can be recognized among many images that
+cannot (docs/experiments/known_z.md, latent_steps.md).
 
     python -m vaebm_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
 
@@ -125,7 +124,7 @@ def small() -> c.Config:
     return dataclasses.replace(
         of_gpu,
         name='cifar10_small',
-        num_steps=12_000,
+        num_steps=9_000,
         batch_size=32,
         latent_dim=64,
         log_every=50,

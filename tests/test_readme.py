@@ -1,4 +1,4 @@
-"""What README.md shows can be pasted: its Python runs, and the flags of its commands are right."""
+"""What README.md shows can be pasted: its Python runs; its commands and the guide's have right flags."""
 
 import dataclasses
 import itertools
@@ -17,6 +17,7 @@ from helpers.runs import train
 from vaebm_jax.config import to_json
 
 README = (ROOT / 'README.md').read_text()
+PAGES = README + (ROOT / 'docs' / 'guide.md').read_text()
 BLOCKS = re.findall('^```python\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)
 
 # Everything but the work itself: flags, config file, workdir and what is wrong with them.
@@ -59,8 +60,8 @@ SAME = '--config=configs/digits.py --workdir=runs/digits'  # What ... stands for
 
 def commands():
     """The lines of shell blocks, and the commands within the text."""
-    shown = re.findall('^    (.*)$', README, re.MULTILINE)
-    shown += re.findall('`([^`]+)`', README)
+    shown = re.findall('^    (.*)$', PAGES, re.MULTILINE)
+    shown += re.findall('`([^`]+)`', PAGES)
     shown = [line.replace('...', SAME) for line in shown if line.startswith(STARTS)]
     return [shlex.split(line, comments=True) for line in shown]
 
