@@ -1,4 +1,4 @@
-"""What README.md shows can be pasted: its Python runs; its commands and the guide's have right flags."""
+"""README.md can be pasted: its Python runs; its commands and those of the guide have right flags."""
 
 import dataclasses
 import itertools
