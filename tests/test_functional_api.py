@@ -25,9 +25,17 @@ from vaebm_jax import (
     langevin_sample,
     make_condition,
     recover,
+    to_uint8,
     train_step,
 )
-from vaebm_jax.config import ConditionConfig, Config, LangevinConfig, NetworkConfig, VAEConfig
+from vaebm_jax.config import (
+    ConditionConfig,
+    Config,
+    DataConfig,
+    LangevinConfig,
+    NetworkConfig,
+    VAEConfig,
+)
 from vaebm_jax.methods.parts import vae_loss
 
 PAGE = ROOT / 'docs' / 'functional_api.md'
@@ -49,11 +57,12 @@ def code_of(page):
 def test_the_page_runs(tmp_path):
     page = PAGE.read_text()
     sections = re.findall('^## (.*)', page, re.M)
-    assert [name.split()[0] for name in sections[:5]] == [
+    assert [name.split()[0] for name in sections[:6]] == [
         '`jax.jit`',
         '`jax.pmap`',
         '`jax.shard_map`',
         '`jax.vmap`',
+        '`generate`,',
         '`langevin_sample`',
     ]
     code = code_of(page)
@@ -164,6 +173,90 @@ def test_a_config_that_was_used_never_changes(tiny_config, use):
             for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(changed), strict=True)
         )
         assert differs == (section in USES[use]), section
+
+
+BYTES = np.uint8(127.5 * (IMAGES + 1))
+LARGE = np.zeros((4, 9, 9, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    'key, batch, error, message',
+    [
+        (0, Batch(IMAGES), TypeError, 'key must be a JAX key, such as jax.random.key(0), or [B'),
+        (jax.random.split(KEY), Batch(IMAGES), ValueError, 'key must be one key, got 2'),
+        (KEY, IMAGES, TypeError, 'batch must be a Batch, such as Batch(images), got ndarray'),
+        (KEY, Batch(BYTES), TypeError, 'batch.image must be of floating-point numbers of 16, 32'),
+        (KEY, Batch(IMAGES.tolist()), TypeError, 'batch.image must be an array of numbers, got li'),
+        (KEY, Batch(IMAGES[..., 0]), ValueError, 'batch.image must be one or more images [B, H, W'),
+        (KEY, Batch(IMAGES[:0]), ValueError, 'batch.image must be one or more images [B, H, W, C'),
+        (KEY, Batch(LARGE), ValueError, 'batch.image must be of shape [B, 8, 8, 1], as the deco'),
+        (
+            KEY,
+            Batch(IMAGES, IMAGES[:2]),
+            ValueError,
+            'batch.condition must have a row for each of ',
+        ),
+    ],
+)
+def test_the_step_refuses_what_it_cannot_take(tiny_config, key, batch, error, message):
+    with pytest.raises(error) as raised:
+        train_step(key, create_states(KEY, tiny_config), batch, tiny_config)
+    assert str(raised.value).startswith(message) and '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    'x, condition, error, message',
+    [
+        (
+            BYTES,
+            None,
+            TypeError,
+            'x must be of floating-point numbers of 16, 32 or 64 bits, got ui',
+        ),
+        (IMAGES[0], None, ValueError, 'x must be one or more images [B, H, W, C] with pixels in'),
+        (Batch(IMAGES), None, TypeError, 'x must be an array of numbers, got Batch'),
+        (LARGE, None, ValueError, "x and condition must be of the sizes of the energy's network"),
+        (IMAGES, IMAGES, ValueError, "x and condition must be of the sizes of the energy's netw"),
+    ],
+)
+def test_an_energy_refuses_what_it_cannot_take(tiny_config, x, condition, error, message):
+    energy = energy_fn(create_states(KEY, tiny_config), tiny_config, condition=condition)
+    with pytest.raises(error) as raised:
+        energy(x)
+    assert str(raised.value).startswith(message) and '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    'image, message',
+    [
+        (BYTES, 'image must be of floating-point numbers'),
+        (IMAGES[0], 'image must be one or more images'),
+        (Batch(IMAGES), 'image must be an array of numbers, got Batch'),
+    ],
+)
+def test_a_condition_is_of_images(image, message):
+    with pytest.raises((TypeError, ValueError), match=f'^{message}'):
+        make_condition(KEY, image, ConditionConfig('center_hole'))
+
+
+def test_pictures_of_samples_are_clipped():
+    """Headroom ends at black and white; the values by hand."""
+    config = Config(data=DataConfig(image_size=1, headroom=0.25))
+    x = np.float32([-1.25, -1.01, -1, -0.5, 0, 1 / 127.5, 1, 1.25]).reshape(-1, 1, 1, 1)
+    pictures = to_uint8(jnp.asarray(x), config)
+    assert pictures.dtype == np.uint8 and pictures.shape == x.shape
+    np.testing.assert_array_equal(pictures.ravel(), [0, 0, 0, 64, 128, 128, 255, 255])
+    assert to_uint8(x[0], config).shape == (1, 1, 1)
+    for wrong, message in (
+        (pictures, 'images must be of floating-point numbers'),
+        (x.reshape(1, 8, 1, 1), r'images must be of shape \[..., 1, 1, 1\], .* got shape'),
+        (x.tolist(), 'images must be an array of numbers, got list'),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f'^{message}'):
+            to_uint8(wrong, config)
+    ring = Config(data=DataConfig('ring', image_size=1, num_channels=2))
+    with pytest.raises(ValueError, match='^images must be images, but those of ring are points$'):
+        to_uint8(np.zeros((3, 1, 1, 2), np.float32), ring)
 
 
 def test_a_state_of_ones_own_can_be_donated_and_is_traced_once(tiny_config):

@@ -5,7 +5,7 @@ import vaebm_jax.runtime.start  # noqa: F401 - first: Ctrl-C during the imports 
 __version__ = '0.1.0'
 
 import vaebm_jax.data.sources  # noqa: F401 - validate knows its rows.
-from vaebm_jax.data.batch import Batch
+from vaebm_jax.data.batch import Batch, to_uint8
 from vaebm_jax.data.conditions import make_condition
 from vaebm_jax.methods import create_states
 from vaebm_jax.methods.generate import generate, recover
@@ -42,6 +42,7 @@ __all__ = [
     'make_condition',
     'mala_sample',
     'recover',
+    'to_uint8',
     'train_step',
     'tune',
 ]

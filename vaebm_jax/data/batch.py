@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaebm_jax.config import DataConfig
+from vaebm_jax.config import Config, DataConfig
+from vaebm_jax.data.sources import density_of
+from vaebm_jax.samplers.arguments import check_floats
 from vaebm_jax.samplers.keys import chain_keys
 
 
@@ -82,7 +84,50 @@ def beyond_ends(
     return headroom * ((images == 255).astype(dtype) - (images == 0).astype(dtype))
 
 
-def to_uint8(images: chex.Array) -> np.ndarray:
-    """Images, clipped to [-1, 1], as 0 to 255."""
+def check_batch(batch: Batch) -> None:
+    """Raises a TypeError or ValueError unless it is a Batch of one or more images."""
+    if not isinstance(batch, Batch):
+        raise TypeError(f'batch must be a Batch, such as Batch(images), got {type(batch).__name__}')
+    check_images('batch.image', batch.image)
+    if batch.condition is not None and len(batch.condition) != len(batch.image):
+        raise ValueError(
+            f'batch.condition must have a row for each of the {len(batch.image)} images, got shape '
+            f'{batch.condition.shape}'
+        )
+
+
+def check_images(name: str, images: chex.Array) -> None:
+    """Raises a TypeError or ValueError unless it has one or more images as models take them."""
+    check_floats(name, images)
+    if images.ndim != 4 or not images.size:
+        raise ValueError(
+            f'{name} must be one or more images [B, H, W, C] with pixels in [-1, 1], got shape '
+            f'{images.shape}'
+        )
+
+
+def to_uint8(images: chex.Array, config: Config | None = None) -> np.ndarray:
+    """Images, clipped to [-1, 1], as 0 to 255: as the pictures of a run have them.
+
+    Refined samples reach beyond [-1, 1]; with `data.headroom` h black is -1 - h and white 1 + h.
+
+    Args:
+      images: `[..., H, W, C]`, such as samples of `generate`.
+      config: of their run; None: the shape is not checked.
+
+    Raises:
+      TypeError: unless they are floating-point numbers.
+      ValueError: unless they have the shape of the run's images; also for points of the plane.
+    """
+    check_floats('images', images)
+    if config is not None:
+        size, channels = config.data.image_size, config.data.num_channels
+        if density_of(config.data):
+            raise ValueError(f'images must be images, but those of {config.data.name} are points')
+        if images.shape[-3:] != (size, size, channels):
+            raise ValueError(
+                f'images must be of shape [..., {size}, {size}, {channels}], as those of config, '
+                f'got shape {images.shape}'
+            )
     images = np.clip(np.asarray(images, np.float32), -1.0, 1.0)
     return np.round((images + 1.0) * 127.5).astype(np.uint8)

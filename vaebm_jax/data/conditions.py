@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaebm_jax.config import CHOICES, ConditionConfig, Config, flatten
+from vaebm_jax.data.batch import check_images
 from vaebm_jax.data.harmonic_fill import edge_profiles, fill_rectangles, harmonic_fill
 from vaebm_jax.samplers.keys import chain_keys
 
@@ -36,6 +37,7 @@ def make_condition(
       config: the kind of condition.
       first: the index of the first image in the global batch.
     """
+    check_images('image', image)
     config.freeze()
     keys = chain_keys(key, len(image), first)
     return CONDITIONS[config.kind].make(keys, image, config)

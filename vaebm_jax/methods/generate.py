@@ -38,7 +38,7 @@ def generate(
     Returns:
       Images of the method's first and last stage, ancestral and refined, `[N, H, W, C]` each; a
       method with one stage (vae) returns the ancestral images twice. Pixels can be outside
-      [-1, 1], ancestral ones by at most `config.data.headroom`; clip them for display.
+      [-1, 1], ancestral ones by at most `config.data.headroom`; `to_uint8` clips them for display.
     """
     check_one_key(key)
     num_samples = arguments.whole_number('num_samples', num_samples, least=1)

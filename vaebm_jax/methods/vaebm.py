@@ -10,7 +10,7 @@ import chex
 import jax
 
 from vaebm_jax.config import Config
-from vaebm_jax.data.batch import Batch
+from vaebm_jax.data.batch import Batch, check_batch
 from vaebm_jax.methods.chains import ancestral_langevin_sample, refine_z, run_chain
 from vaebm_jax.methods.devices import chain_condition, image_keys, local_chains, local_copy
 from vaebm_jax.methods.parts import (
@@ -23,7 +23,7 @@ from vaebm_jax.methods.parts import (
 from vaebm_jax.models.apply import decode
 from vaebm_jax.models.states import States
 from vaebm_jax.models.vae import sample_prior
-from vaebm_jax.samplers.keys import chain_keys, fold_in
+from vaebm_jax.samplers.keys import chain_keys, check_one_key, fold_in
 
 
 def train_step(
@@ -44,7 +44,13 @@ def train_step(
 
     Returns:
       The new states, and metrics: scalars, means over all devices.
+
+    Raises:
+      TypeError, ValueError: for another key or batch than said here, or images of another size than
+        the decoder's.
     """
+    check_one_key(key)
+    check_batch(batch)
     key = jax.random.fold_in(key, states.step)
     key_prior, key_langevin, key_posterior, key_dropout, key_truth = jax.random.split(key, 5)
     num_chains, first = local_chains(config, batch, axis_name)
@@ -61,6 +67,11 @@ def train_step(
         keys_prior, keys_langevin, local, config, num_chains, condition
     )
     refined = chains[1]
+    if batch.image.shape[1:] != refined.shape[1:]:
+        raise ValueError(
+            f'batch.image must be of shape [B, {", ".join(map(str, refined.shape[1:]))}], as the '
+            f"decoder's images, got shape {batch.image.shape}"
+        )
     # Eq. 2: the energy learns from the data against the refined samples.
     energy, energy_metrics = learn_from_chains(
         key, states.energy, batch, chains, first, config, axis_name, condition

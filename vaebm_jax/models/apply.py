@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 import chex
+from flax.errors import ScopeParamShapeError
 
 from vaebm_jax.config import Config
+from vaebm_jax.data.batch import check_images
 from vaebm_jax.models import spectral
 from vaebm_jax.models.energy import make_energy_fn
 from vaebm_jax.models.networks import cast_inner
@@ -57,6 +59,22 @@ def energy_fn(
 ) -> Callable[[chex.Array], chex.Array]:
     """A trained energy as a function of images `[B, H, W, C]`, to `[B]` in nats.
 
-    Images as in training: in [-1, 1]; with headroom h black is -1 - h and white 1 + h.
+    Images as in training: in [-1, 1]; with headroom h black is -1 - h and white 1 + h. It raises a
+    TypeError or ValueError for others, and for those that do not fit the network.
     """
-    return energy_of((averaged(states) if ema else states).energy, config, condition)
+    energy = energy_of((averaged(states) if ema else states).energy, config, condition)
+
+    def checked(x):
+        check_images('x', x)
+        try:
+            return energy(x)
+        except ScopeParamShapeError as error:
+            size, channels = config.data.image_size, config.data.num_channels
+            given = 'None' if condition is None else f'of shape {condition.shape}'
+            raise ValueError(
+                "x and condition must be of the sizes of the energy's network (config: images of "
+                f'{size}x{size} pixels and {channels} channels, condition.kind '
+                f'{config.condition.kind}), got x of shape {x.shape} and condition {given}'
+            ) from error
+
+    return checked
