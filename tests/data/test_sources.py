@@ -47,7 +47,11 @@ def test_a_new_data_set_is_one_row(tiny_config, tmp_path, monkeypatch, capfd):
     lines = capfd.readouterr().err
     assert 'data: 60 images of stripes' in lines and 'resume: from step 4' in lines
     sample(config, tmp_path, num_samples=20)
+    capfd.readouterr()
     evaluate(config, tmp_path, num_samples=20)
+    lines = capfd.readouterr().err
+    assert 'energies in nats' in lines and '\nuniform noise  ' in lines
+    assert 'a Metropolis test accepts' in lines and 'no --inception_weights: Frechet' in lines
     for name in ('samples/refined.npz', 'samples/reconstruction.png', 'evaluation.json'):
         assert (tmp_path / name).is_file()
 

@@ -17,6 +17,7 @@ from vaebm_jax.evaluation.diagnostics import (
     energy_table,
     histogram,
     image_sets,
+    lines,
     long_chains,
     metropolis,
 )
@@ -51,6 +52,29 @@ def test_the_energy_of_the_reference_term_is_its_own_score(tiny_config, states):
     assert table['wide']['auroc'] == table['wide']['auroc_reference_term'] == 1.0
     assert table['wide']['num_images'] == 50 and 'auroc' not in table['test']
     np.testing.assert_allclose(table['wide']['mean'], expected.mean(), rtol=1e-5)
+
+
+def test_lines_show_what_was_measured():
+    found = {
+        'energies': {
+            'test': {'num_images': 297, 'mean': -82690.0, 'std': 2100.0},
+            'uniform noise': {'num_images': 40, 'mean': 1.5e6, 'std': 7.0, 'auroc': 0.9876},
+            'inverted': {'num_images': 40, 'mean': float('nan'), 'std': 7.0, 'auroc': None},
+        },
+        'long_chains': [{'steps': 0, 'energy': 5.0}, {'steps': 10, 'energy': -3.25}],
+        'acceptance': {'mean': 0.694, 'step_size': 0.006, 'num_chains': 64},
+    }
+    head, *rows, chains, accepted = lines(found)
+    assert head.split() == 'energies in nats images mean std AUROC to test'.split()
+    assert [row.split() for row in rows] == [
+        ['test', '297', '-8.269e+04', '2.1e+03'],
+        ['uniform', 'noise', '40', '1.5e+06', '7', '0.988'],
+        ['inverted', '40', 'nan', '7'],
+    ]
+    assert chains == 'energy of long chains: 5 after 0, -3.25 after 10 steps'
+    assert accepted == (
+        'a Metropolis test accepts 69.4% of the steps of 0.006 from 64 refined samples'
+    )
 
 
 def test_histograms_count_everything():

@@ -104,7 +104,7 @@ def test_what_has_no_likelihood_is_refused(tiny_config, change, message):
         refuse(dataclasses.replace(tiny_config, **change))
 
 
-def test_the_mode_on_a_run_whose_energy_is_its_reference_term(tiny_config, tmp_path):
+def test_the_mode_on_a_run_whose_energy_is_its_reference_term(tiny_config, tmp_path, capfd):
     """f = 0: p = N(0, s² I), and what --mode=evaluate wrote stays."""
     config = dataclasses.replace(tiny_config, energy=EnergyConfig(reference_std=0.5))
     config.langevin.num_steps, config.langevin.step_size = 20, 0.5
@@ -118,6 +118,8 @@ def test_the_mode_on_a_run_whose_energy_is_its_reference_term(tiny_config, tmp_p
     with checkpoints.checkpoint_manager(run) as manager:
         checkpoints.save(manager, states.advance(energy=energy))
     result = evaluate_likelihood(config, run, num_samples=64, num_temperatures=200)
+    said = capfd.readouterr().err
+    assert said.index('right near its samples alone') < said.index('log Z, forward')
     found = json.loads((run / 'likelihood.json').read_text())
     assert found == result and (run / 'evaluation.json').read_text() == '{}'
     log_z = 64 * 0.5 * np.log(2 * np.pi * 0.5**2)

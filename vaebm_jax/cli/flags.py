@@ -19,7 +19,9 @@ MODES = {
     'train': 'Trains a model, or continues from the newest checkpoint in the workdir.',
     'sample': 'Draws from a trained run. Writes pictures and arrays to WORKDIR/samples.',
     'evaluate': 'Scores a trained run. Writes WORKDIR/evaluation.json.',
-    'likelihood': 'Bounds the likelihood of the test images. Writes WORKDIR/likelihood.json.',
+    'likelihood': 'Bounds the likelihood of the test images. Writes WORKDIR/likelihood.json. An '
+    'energy of images that learned from short chains is right near its samples alone, and its '
+    'likelihood compares no models.',
     'recover': 'Fills in the missing part of one photograph, with a run that has a condition.',
     'geometry': 'For points of the plane: measures every saved checkpoint of the run. '
     'Writes WORKDIR/geometry.jsonl.',

@@ -177,3 +177,25 @@ def metropolis(key: jax.Array, states: States, config: Config) -> dict:
         'step_size': step_size,
         'num_chains': _NUM_CHAINS,
     }
+
+
+def lines(found: dict) -> list[str]:
+    """The result of `diagnose`, without the histogram, as lines for a terminal."""
+    rows = [
+        f'{"energies in nats":20s}{"images":>16s}{"mean":>16s}{"std":>16s}{"AUROC to test":>16s}'
+    ]
+    for name, row in found['energies'].items():
+        score = row.get('auroc')
+        cells = [row['num_images'], f'{row["mean"]:.4g}', f'{row["std"]:.3g}']
+        cells.append('' if score is None else f'{score:.3f}')
+        rows.append(f'{name:20s}' + ''.join(f'{cell:>16}' for cell in cells))
+    chains = ', '.join(f'{row["energy"]:.4g} after {row["steps"]}' for row in found['long_chains'])
+    return [*rows, f'energy of long chains: {chains} steps', acceptance_line(found['acceptance'])]
+
+
+def acceptance_line(found: dict) -> str:
+    """The result of `metropolis` in words."""
+    return (
+        f'a Metropolis test accepts {found["mean"]:.1%} of the steps of {found["step_size"]:g} '
+        f'from {found["num_chains"]} refined samples'
+    )

@@ -69,11 +69,17 @@ def evaluate_likelihood(
     checkpoints.warn_of_seen_images(workdir, int(states.step), config)
     images = first_images(config.data, 'test', _MAX_IMAGES)
     refuse_too_few(images, 'test', '--mode=likelihood')
-    if density_of(config.data) is None and np.issubdtype(images.dtype, np.floating):
+    if density_of(config.data) is None:
         log.say(
-            'likelihood: the images are not of 8 bits, so nats and bits are of a density over '
-            'pixels in [-1, 1], which may be above 1 (negative bits)'
+            'likelihood: an energy that learned from short chains is right near its samples alone; '
+            'if minima far from these have most of Z, the numbers below say nothing of the samples '
+            'and compare no models (docs/likelihood.md)'
         )
+        if np.issubdtype(images.dtype, np.floating):
+            log.say(
+                'likelihood: the images are not of 8 bits, so nats and bits are of a density over '
+                'pixels in [-1, 1], which may be above 1 (negative bits)'
+            )
     x, bin_width = dequantized(np.random.default_rng(config.seed), images, config.data)
     key = branch(jax.random.key(config.seed, impl=config.generator), 'likelihood')
     key_samples, key_chains = jax.random.split(key)

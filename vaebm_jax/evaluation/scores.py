@@ -13,7 +13,7 @@ import numpy as np
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels, to_uint8
 from vaebm_jax.data.loading import check_splits, first_images
-from vaebm_jax.evaluation.diagnostics import diagnose
+from vaebm_jax.evaluation.diagnostics import diagnose, lines
 from vaebm_jax.evaluation.inception import NUM_CLASSES, Weights, inception_features, load_inception
 from vaebm_jax.evaluation.metrics import Moments, frechet_distance, inception_score
 from vaebm_jax.evaluation.precision_recall import MAX_IMAGES, NUM_NEIGHBORS, precision_and_recall
@@ -153,7 +153,15 @@ def evaluate(
                 result['diagnostics'] = diagnose(states, config, samples, count)
         write_json(workdir / 'evaluation.json', result)
         draws.discard()
-        for line in table(result, stages):
+        shown = table(result, stages)
+        if has_energy(config):
+            shown += lines(result['diagnostics'])
+        if weights is None:
+            shown.append(
+                'not measured, for there are no --inception_weights: Frechet distances, precision, '
+                'recall, Inception score'
+            )
+        for line in shown:
             log.say(line)
         log.say('time: ' + ', '.join(f'{name} {spent:.0f} s' for name, spent in times.items()))
         log.say(f'finished: {workdir / "evaluation.json"}')

@@ -9,7 +9,7 @@ import numpy as np
 from vaebm_jax.config import Config
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.data.sources import density_of
-from vaebm_jax.evaluation.diagnostics import metropolis
+from vaebm_jax.evaluation.diagnostics import acceptance_line, metropolis
 from vaebm_jax.evaluation.point_scores import geometry_of, kl_histogram, lines, sample_weights
 from vaebm_jax.evaluation.sample_cache import Draws
 from vaebm_jax.evaluation.scores import stages_of, table
@@ -136,6 +136,7 @@ def evaluate_points(
             result |= geometry_of(states, config, at_rest=True)
             report = lines(result)
         result['acceptance'] = metropolis(key, states, config)
+        report.append(acceptance_line(result['acceptance']))
     stages = stages_of(config)
     draws = Draws(workdir, states, config, num_samples, tuple(stages))
     samples = gathered(draws)
