@@ -3,8 +3,8 @@
     vaebm --config=own_images --config.data.dir=path/to/images --workdir=runs/mine
     vaebm --config=own_images --config.data.name=array --config.data.dir=images.npy --workdir=runs/a
 
-At 16x16 pixels, in colours, for two CPU cores and a quarter of an hour: 7,000 steps take 15 CPU
-minutes. Files of any size are resized to the square in their middle; an array has its images as
+At 16x16 pixels, in colours, for two CPU cores and a quarter of an hour: 7,000 steps are 15 CPU
+minutes at the speed of `configs/cifar10.py:small`. Files of any size are resized to the square in their middle; an array has its images as
 they are, uint8 or floating-point (these need `--config.data.dequantize=false`), and may have any
 number of channels (`--config.data.num_channels`). A tenth of the images is held out as test.
 
@@ -16,8 +16,9 @@ ones `--config.data.num_channels=1`.
 
     vaebm --config=own_images:32 ...
 
-is the same at 32 pixels, with coarser first layers: 5,000 steps. `own_images:gpu` is the recipe of
-`configs/cifar10.py:gpu`, also at 32 pixels, with wider networks, for one GPU.
+is the same at 32 pixels, with coarser first layers: a step has 1.35 times the operations, so it
+makes 5,000, of which 50 have been tried. `own_images:gpu`, for one GPU, differs from
+`configs/cifar10.py:gpu`, also of 32 pixels, in its images alone.
 """
 
 import dataclasses
