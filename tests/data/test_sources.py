@@ -15,7 +15,7 @@ from PIL import Image
 from vaebm_jax.config import Config, DataConfig, validate
 from vaebm_jax.data import densities
 from vaebm_jax.data.batch import make_batch
-from vaebm_jax.data.loading import first_images, held_out, load_images, open_images
+from vaebm_jax.data.loading import first_images, held_out, in_words, load_images, open_images
 from vaebm_jax.data.sources import SOURCES, Source
 from vaebm_jax.evaluation.scores import evaluate
 from vaebm_jax.runtime.errors import UserError
@@ -218,6 +218,21 @@ def test_eight_bits_stay_so_and_their_range_is_told(images, tmp_path, capfd):
     assert '30 images of array; range 0 to 255 mapped to [-1, 1]' in capfd.readouterr().err
     settings = array(tmp_path, value_range=(0, 255))
     np.testing.assert_array_equal(load_images(settings)[..., 0], images)
+
+
+def test_images_are_named_by_what_they_are(images, tmp_path):
+    assert in_words(DataConfig('digits'), 'test') == 'test images'
+    assert in_words(array(tmp_path, test_share=0.2), 'test') == 'test images'
+    assert in_words(array(tmp_path), 'test') == 'training images (none is held out)'
+    (tmp_path / 'files').mkdir()
+    for number, image in enumerate(images[:2]):
+        Image.fromarray(image).save(tmp_path / 'files' / f'{number}.png')
+    folder = DataConfig('folder', str(tmp_path / 'files'))
+    assert in_words(folder, 'test') == 'training images (none is held out)'
+    for split in ('train', 'test'):
+        (tmp_path / 'split' / split).mkdir(parents=True)
+        Image.fromarray(images[0]).save(tmp_path / 'split' / split / 'a.png')
+    assert in_words(DataConfig('folder', str(tmp_path / 'split')), 'test') == 'test images'
 
 
 def test_an_npz_is_read_by_the_name_of_its_array(images, tmp_path):

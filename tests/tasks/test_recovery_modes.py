@@ -244,6 +244,22 @@ def test_a_mask_of_a_box_is_the_hole_that_models_were_trained_with(run):
     np.testing.assert_array_equal(observed_of(other)[0, ..., 0], is_observed)
 
 
+@pytest.mark.parametrize('edge, share', [(20, ''), (36, '81%')])
+def test_a_mask_of_most_of_the_photograph_gets_a_warning(run, tmp_path, capsys, edge, share):
+    """36 of 40 pixels in either direction; half is no reason to warn."""
+    photograph(tmp_path / 'photo.png', 40, 40)
+    mask_of(tmp_path / 'mask.png', 40, 40, np.s_[:edge, : 36 if share else 40])
+    recovery.recover_file(
+        load(run)[1],
+        run,
+        input_file=tmp_path / 'photo.png',
+        mask_file=tmp_path / 'mask.png',
+        output_file=tmp_path / 'out.png',
+    )
+    said = capsys.readouterr().err
+    assert (f'warning: --mask is white in {share} of the photograph' in said) == bool(share)
+
+
 def test_bad_photographs_and_masks_are_named(run, tmp_path):
     states, config = load(run)
     photograph(tmp_path / 'photo.png', 40, 36)

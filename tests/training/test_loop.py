@@ -144,7 +144,10 @@ def test_a_finished_run_says_so(tiny_config, tmp_path, capsys):
     before = (tmp_path / 'metrics.jsonl').read_bytes()
     capsys.readouterr()
     train(tiny_config, tmp_path)
-    assert 'finished' in capsys.readouterr().err
+    assert f'finished: {tmp_path} is at step 6 of 6\n' in capsys.readouterr().err
+    train(dataclasses.replace(tiny_config, num_steps=4), tmp_path)
+    said = f'finished: {tmp_path} has done 6 steps, more than num_steps=4: nothing was trained\n'
+    assert said in capsys.readouterr().err
     assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
 

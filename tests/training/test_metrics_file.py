@@ -1,5 +1,10 @@
 import json
+import sys
 
+import pytest
+
+from vaebm_jax.runtime.errors import UserError
+from vaebm_jax.training.loop import train
 from vaebm_jax.training.metrics_file import MetricsFile
 
 
@@ -22,3 +27,11 @@ def test_of_the_rollbacks_those_before_a_checkpoint_stay(tmp_path):
         path.write_text('\n'.join(lines) + '\n')
         MetricsFile(path, start=3, rollbacks=rollbacks)
         assert path.read_text().splitlines() == [lines[index] for index in kept]
+
+
+def test_without_tensorboard_nothing_is_left(tiny_config, tmp_path, monkeypatch):
+    """That would refuse the next start, with other settings."""
+    monkeypatch.setitem(sys.modules, 'tensorboardX', None)  # As if it were not installed.
+    with pytest.raises(UserError, match="^--tensorboard needs pip install 'vaebm_jax"):
+        train(tiny_config, tmp_path / 'run', tensorboard=True)
+    assert not (tmp_path / 'run').exists()

@@ -216,7 +216,15 @@ FLAGS = (
         ('likelihood',),
         lowest=2,
     ),
-    Flag('input', str, None, 'The photograph, an image file.', ('recover',), 'FILE'),
+    Flag(
+        'input',
+        str,
+        None,
+        'The photograph, an image file: about square, the longer side at most 1.25 times the '
+        "shorter, which has half of the model's pixels or more.",
+        ('recover',),
+        'FILE',
+    ),
     Flag(
         'mask',
         str,

@@ -78,6 +78,14 @@ def check_splits(data: DataConfig, *splits: str) -> None:
             open_images(dataclasses.replace(data, skip_unreadable=False), split)
 
 
+def in_words(data: DataConfig, split: str) -> str:
+    """Which images those of a split are: of a folder or array without held-out ones, all."""
+    if source_of(data).splits is None and not data.val_share + data.test_share:
+        if not open_images(data, split).has_splits:
+            return 'training images (none is held out)'
+    return {'train': 'training', 'val': 'validation', 'test': 'test'}[split] + ' images'
+
+
 def held_out(data: DataConfig) -> str:
     """The split shown during training: val if the data have one, else test."""
     return 'val' if source_of(data).has_val(data) else 'test'

@@ -10,7 +10,7 @@ import numpy as np
 
 from vaebm_jax.config import Config
 from vaebm_jax.data.batch import as_pixels
-from vaebm_jax.data.loading import first_images
+from vaebm_jax.data.loading import first_images, in_words
 from vaebm_jax.evaluation.sample_cache import Draws
 from vaebm_jax.figures import grids
 from vaebm_jax.figures.grids import Picture
@@ -31,7 +31,8 @@ PICTURES = {
         'Between two samples of z: decoded', ', and refined', roles=('decoder',)
     ),
     'reconstruction.png': Picture(
-        'Test images and their reconstructions', roles=('encoder', 'decoder')
+        'Images, of the split that the picture names, and their reconstructions',
+        roles=('encoder', 'decoder'),
     ),
 }
 
@@ -195,7 +196,7 @@ def write_pictures(states, config, folder, spherical):
     rows = [row for pair in zip(_rows(images), _rows(rebuilt), strict=True) for row in pair]
     grids.side_by_side(
         folder / 'reconstruction.png',
-        {'test images, each row above its reconstruction': np.stack(rows)},
+        {f'{in_words(config.data, "test")}, rows above their reconstructions': np.stack(rows)},
     )
     return [*names, 'reconstruction.png']
 

@@ -48,6 +48,7 @@ PICTURES = {
 _NUM_ROWS = 8
 _NUM_SHOWN = 4  # Recoveries of an image.
 _BLACK, _WHITE = 31, 224  # A mask is black up to and white from these values.
+_MOST = 0.55  # A mask that is white in more of the photograph may be inverted.
 _MAX_SOFT = 0.01  # Share of a mask's pixels in between.
 _PROTOCOL = (
     'outputs rounded to 8 bits, observed pixels in place; means over images; psnr with the full '
@@ -392,6 +393,11 @@ def recover_file(
             raise UserError(
                 '--mask must be white where the photograph is to be recovered and black elsewhere; '
                 f'all of it is {"black" if is_observed.all() else "white"}: {mask_file}'
+            )
+        if (share := np.mean(~is_observed)) > _MOST:
+            log.say(
+                f'warning: --mask is white in {share:.0%} of the photograph, all of which is made '
+                'up; if it was to be kept, the mask is inverted'
             )
         condition = kind.of_mask(image, small == 0, config.condition)
     else:

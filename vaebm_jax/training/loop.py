@@ -24,7 +24,7 @@ from vaebm_jax.runtime.lock import locked
 from vaebm_jax.runtime.signals import Interrupted, noticed
 from vaebm_jax.training import checkpoints
 from vaebm_jax.training.divergence import Diverged, slowed, sound_values
-from vaebm_jax.training.metrics_file import EventFiles, MetricsFile
+from vaebm_jax.training.metrics_file import EventFiles, MetricsFile, check_tensorboard
 from vaebm_jax.training.parallel import (
     all_devices,
     check_divides,
@@ -110,6 +110,8 @@ def train(
             f'(warmup_steps {config.warmup_steps})'
         )
 
+    if tensorboard:
+        check_tensorboard()  # Before anything is written.
     distributed.agreed(lambda: make_workdir(workdir))
     with (
         locked(workdir),
@@ -121,10 +123,13 @@ def train(
         if start:
             log.say(f'resume: from step {start} in {workdir}')
         if start >= config.num_steps:
-            log.say(
-                f'finished: {workdir} is at step {start} of {config.num_steps}'
-                + (', and no step is left to profile' if profile else '')
-            )
+            done = f'{workdir} is at step {start} of {config.num_steps}'
+            if start > config.num_steps:
+                done = (
+                    f'{workdir} has done {start} steps, more than num_steps={config.num_steps}: '
+                    'nothing was trained'
+                )
+            log.say(f'finished: {done}' + (', and no step is left to profile' if profile else ''))
             return checkpoints.restore(manager, start, config)
         if start:
             warn_of_other_rates(start, slowed(before, rollbacks), slowed(config, rollbacks))

@@ -36,15 +36,21 @@ class MetricsFile:
         append(self.path, (json.dumps(row) + '\n').encode())
 
 
+def check_tensorboard() -> None:
+    """Raises a UserError if tensorboardX, which writes event files, is not installed."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError as error:
+        raise UserError("--tensorboard needs pip install 'vaebm_jax[tensorboard]'") from error
+
+
 class EventFiles:
     """The metrics as TensorBoard's event files."""
 
     def __init__(self, folder: pathlib.Path, start: int):
-        """Raises a UserError if tensorboardX, which writes them, is not installed."""
-        try:
-            import tensorboardX
-        except ImportError as error:
-            raise UserError("--tensorboard needs pip install 'vaebm_jax[tensorboard]'") from error
+        """Those of a run at step `start`; later rows are dropped."""
+        import tensorboardX
+
         self.writer = tensorboardX.SummaryWriter(str(folder), purge_step=start + 1)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
