@@ -46,15 +46,8 @@ def cvae_gan_pp_step(
     """The update of encoder and decoder, then both critics'.
 
     Arguments and results are those of `vaebm.train_step`; the states have all four models.
-
-    Args:
-      key: as there.
-      states: as there.
-      batch: as there.
-      config: as there.
-      axis_name: as there.
-      z_weight: of BicycleGAN: factor of the mean absolute error of z, inferred from a recovery,
-        from which the decoder learns and the encoder does not.
+    `z_weight`, of BicycleGAN, is the factor of the mean absolute error of z as inferred from a
+    recovery, from which the decoder learns and the encoder does not.
     """
     keys = image_keys(jax.random.fold_in(key, states.step), batch, axis_name)
     local = local_copy(states, axis_name)
