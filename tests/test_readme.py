@@ -1,4 +1,4 @@
-"""README.md can be pasted: its Python runs; its commands and those of the guide have right flags."""
+"""README.md can be pasted: its Python runs; its flags, and those of the guide, are right."""
 
 import dataclasses
 import itertools
