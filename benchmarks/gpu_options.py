@@ -25,6 +25,8 @@ one JSON line:
 import json
 import os
 import pathlib
+import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -55,14 +57,15 @@ OPTIONS = {
     'plain_again': Option(),  # Its difference from the first is the noise.
     'graphs': Option({'enable_command_buffer': '+CONVOLUTION,+WHILE'}),
     'conv_fusion': Option({'experimental_enable_conv_fusion': 'true'}),
-    'unroll_3': Option(flags=('--unroll=3',)),
+    'unroll_2': Option({'enable_while_loop_double_buffering': 'true'}),
     'rbg': Option(flags=('--config.generator=rbg',), has_same_losses=False),
     'nchw': Option({'force_conv_nchw': 'true'}),
     **{
         f'batch_{size}': Option(flags=(f'--batch_size={size}',), has_same_losses=False)
         for size in (64, 256, 1024, 128, 512)
     },
-    'unroll_15': Option(flags=('--unroll=15',)),
+    'triton': Option({'experimental_enable_fusion_block_level_rewriter': 'true'}),
+    'unroll_all': Option({'enable_while_loop_unrolling': 'WHILE_LOOP_UNROLLING_FULL_UNROLL'}),
 }
 
 PEAKS = {  # Dense bfloat16 products a second, by a part of the device's name; the first that fits.
@@ -81,7 +84,6 @@ _SECONDS = flags.DEFINE_integer('seconds', 900, 'For all options.', lower_bound=
 _OUT = flags.DEFINE_string('out', 'gpu_options', 'The folder of the results.')
 _STEPS = flags.DEFINE_integer('steps', 10, 'Of a call.', lower_bound=kernels.STEPS)
 _CALLS = flags.DEFINE_integer('calls', 4, 'Timed calls.', lower_bound=2)
-_UNROLL = flags.DEFINE_integer('unroll', 1, 'Steps of the chain per turn.', lower_bound=1)
 _MEASURE = flags.DEFINE_bool('measure', False, 'Time the step in this process, with these flags.')
 
 
@@ -99,22 +101,20 @@ def main(argv):
     options |= {text: Option(dict([text.split('=', 1)])) for text in _XLA.value}
     out = pathlib.Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
-    lines, longest, end = {}, 0.0, time.monotonic() + _SECONDS.value
+    lines, durations, end = {}, [0.0], time.monotonic() + _SECONDS.value
 
     def add(name, option):
-        nonlocal longest
         start = time.monotonic()
-        line = {'option': name}
-        # One for the option itself, and one for `together`.
-        if start + (1 if name == 'together' else 2) * longest > end:
+        line = lines[name] = {'option': name}
+        # Time for the option itself, and for `together`.
+        if start + (1 if name == 'together' else 2) * statistics.median_high(durations) > end:
             line['failed'] = 'no time'
         else:
             line |= run_option(option, end - start, out / 'options.log')
-            longest = max(longest, time.monotonic() - start)
+            durations.append(time.monotonic() - start)
         if option.has_same_losses and 'losses' in line and 'losses' in lines.get('plain', {}):
             line['difference'] = difference(line['losses'], lines['plain']['losses'])
             line['is_equal'] = line['difference'] <= TOLERANCES[config.dtype]
-        lines[name] = line
         with (out / 'options.jsonl').open('a') as file:
             print(json.dumps(line), file=file)
         print(json.dumps(line), flush=True)
@@ -140,7 +140,7 @@ def run_option(option, seconds, log):
         try:
             done = subprocess.run(
                 [sys.executable, *sys.argv, *option.flags, '--measure'],
-                env=os.environ | {'XLA_FLAGS': xla_flags},
+                env=os.environ | {'XLA_FLAGS': xla_flags, 'JAX_TRACEBACK_FILTERING': 'off'},
                 timeout=seconds,
                 capture_output=True,
                 text=True,
@@ -150,14 +150,13 @@ def run_option(option, seconds, log):
         file.write(done.stderr)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ['']
-        return {'failed': f'status {done.returncode}: {said[-1][:200]}'}
+        # XLA's refusal of a value is followed by all its flags.
+        reason = next((line for line in said if re.match(r'F\d', line)), said[-1])
+        return {'failed': f'status {done.returncode}: {reason[:200]}'}
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def measured(config):
-    # Every scan: in the step there is only the chain.
-    scan = jax.lax.scan
-    jax.lax.scan = lambda *args, **kwargs: scan(*args, **kwargs | {'unroll': _UNROLL.value})
     start = time.perf_counter()
     run, _ = kernels.step_of(config)
     compile_seconds = time.perf_counter() - start
