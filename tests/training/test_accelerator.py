@@ -46,11 +46,13 @@ def test_noise(devices):
     np.testing.assert_allclose(accelerator, cpu, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('convolution', ['auto', 'patches'])
 @pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-4), ('bfloat16', 3e-2)])
-def test_chain_through_the_authors_network(devices, dtype, tolerance):
+def test_chain_through_the_authors_network(devices, dtype, tolerance, convolution):
     """How far ten steps move images, and where to."""
     config = Config(
         dtype=dtype,
+        convolution=convolution,
         data=DataConfig('cifar10', image_size=32, num_channels=3),
         network=dataclasses.replace(cifar10_paper_network(), init_std=0.0),
     )
