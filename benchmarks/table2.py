@@ -53,7 +53,13 @@ ROWS = {
     'vaebm': {},
     'vaebm_poster': _POSTER,
     'vae': {'method': 'vae', 'warmup_steps': 0},
-    'ccoopnets': {'method': 'ccoopnets', 'warmup_steps': 0},
+    # At the energy's usual rate, which is for after a warm start, its energies swing.
+    'ccoopnets': {
+        'method': 'ccoopnets',
+        'warmup_steps': 0,
+        'energy.learning_rate': 5e-5,
+        'vae.guess_weight': 12.5,
+    },
     'pix2pix': {'method': 'pix2pix', **_GAN},
     'cvae_gan': {'method': 'cvae_gan', **_GAN},
     'cvae_gan_pp': {'method': 'cvae_gan_pp', **_GAN},
