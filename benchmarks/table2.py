@@ -20,7 +20,6 @@ from vaebm_jax.data.batch import as_pixels
 from vaebm_jax.data.conditions import fill_of, fixed_condition
 from vaebm_jax.data.loading import first_images
 from vaebm_jax.figures import grids
-from vaebm_jax.methods import METHODS
 from vaebm_jax.tasks.recovery import evaluate_recovery
 
 _OUT = flags.DEFINE_string('out', None, 'Folder of the rows and the table.', required=True)
@@ -98,11 +97,10 @@ def judge(name, workdir):
     truth = as_pixels(first_images(config.data, _SPLIT.value, STRIP))
     condition = jax.device_get(fixed_condition(truth, config.condition))
     _, images = recover(jax.random.key(0), states, config, condition, STRIP)
-    stages = METHODS[config.method].stages
     pictures = np.concatenate([fill_of(condition)[:, np.newaxis], images, truth[:, np.newaxis]], 1)
     caption = f'{name}: initial fill, {STRIP} recoveries, photograph'
     grids.side_by_side(workdir / 'strip.png', {caption: np.clip(pictures, -1.0, 1.0)})
-    return {stage: scores[stage] for stage in (*stages, 'mean')}
+    return {stage: scores[stage] for stage in ('ancestral', 'refined', 'mean') if stage in scores}
 
 
 def main(argv):

@@ -54,7 +54,7 @@ def default() -> c.Config:
         ema_decay=0.999,
         data=c.DataConfig(name='fashion_mnist', image_size=28, headroom=0.3),
         langevin=c.LangevinConfig(
-            num_steps=20, step_size=0.006, max_drift=4.0, prior_steps=20, prior_temperature=1e3
+            num_steps=20, step_size=0.006, max_drift=4.0, prior_steps=20, prior_temperature=3e3
         ),
         energy=c.EnergyConfig(
             reference_mean=-1.3, reference_std=0.05, scale=1 / 0.016**2, learning_rate=2.5e-3

@@ -10,7 +10,12 @@ from helpers.configs import read_config
 
 from vaebm_jax.config import Config, flatten
 
-RUNS = {'mnist': 'mnist', 'fashion_mnist': 'fashion_mnist', 'facades_64': 'facades:64'}
+RUNS = {
+    'digits': 'digits',
+    'mnist': 'mnist',
+    'fashion_mnist': 'fashion_mnist',
+    'facades_64': 'facades:64',
+}
 # Where the data lay, and how often something was written: no part of what was trained.
 FREE = ('data.dir', 'log_every', 'sample_every', 'checkpoint_every', 'keep_checkpoints')
 

@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 
 from vaebm_jax import load
-from vaebm_jax.config import flatten
+from vaebm_jax.config import Config, flatten
 from vaebm_jax.runtime.atomic_files import write_atomically, write_json
 from vaebm_jax.training.pretrained import FOLDER, stored_arrays
 
@@ -31,8 +31,8 @@ def main():
     flags = parser.parse_args()
     states, config = load(flags.workdir)
     record = json.loads(flags.record.read_text())
-    recorded = record.pop('config')
-    if recorded != json.loads(json.dumps(flatten(config))):
+    settings, defaults = (json.loads(json.dumps(flatten(c))) for c in (config, Config()))
+    if defaults | record.pop('config') != settings:  # A field that came later has its default.
         parser.error(f'{flags.record} is of a run with another config than {flags.workdir}')
     content = io.BytesIO()
     np.savez_compressed(content, **stored_arrays(states))

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vaebm_jax.config import Config, from_json
 from vaebm_jax.methods import create_states
+from vaebm_jax.models import spectral
 from vaebm_jax.models.states import States
 from vaebm_jax.runtime.errors import UserError
 
@@ -64,14 +65,13 @@ def load_pretrained(name: str) -> tuple[States, Config]:
     shapes = jax.eval_shape(functools.partial(create_states, config=config), jax.random.key(0))
     models = {}
     for model_name, model in shapes.models.items():
-        tree = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), stored[model_name])
-        params = tree['params']
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), stored[model_name])
         models[model_name] = model.replace(
             step=jnp.zeros((), jnp.int32),
             params=params,
             ema_params=jax.tree.map(jnp.copy, params),
             opt_state=model.tx.init(params),
-            extra=tree.get('extra'),
+            extra=model.extra and spectral.start(params),
             was_trained=True,
         )
     return States(models=models, step=jnp.zeros((), jnp.int32)), config
@@ -95,15 +95,10 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def stored_arrays(states: States) -> dict[str, np.ndarray]:
-    """What `<name>.npz` holds of trained models: averages, and what is not trained, in 16 bits."""
-    tree = {}
-    for name, model in states.models.items():
-        tree[name] = {'params': model.ema_params}
-        if model.extra is not None:
-            tree[name]['extra'] = model.extra
-    arrays = {
-        key: np.asarray(leaf, np.float16) for key, leaf in flatten_dict(tree, sep='/').items()
-    }
+    """What `<name>.npz` holds of trained models: their averages in 16 bits, by path."""
+    averages = {name: model.ema_params for name, model in states.models.items()}
+    leaves = flatten_dict(averages, sep='/').items()
+    arrays = {path: np.asarray(leaf, np.float16) for path, leaf in leaves}
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError('a parameter is too large for 16 bits')
     return arrays
