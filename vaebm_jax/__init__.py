@@ -7,6 +7,7 @@ __version__ = '0.1.0'
 import vaebm_jax.data.sources  # noqa: F401 - validate knows its rows.
 from vaebm_jax.data.batch import Batch, to_uint8
 from vaebm_jax.data.conditions import make_condition
+from vaebm_jax.evaluation.chains import effective_sample_size, split_r_hat
 from vaebm_jax.methods import create_states
 from vaebm_jax.methods.generate import generate, recover
 from vaebm_jax.methods.vaebm import train_step
@@ -34,6 +35,7 @@ __all__ = [
     'bits_per_dimension',
     'bracket_log_z',
     'create_states',
+    'effective_sample_size',
     'energy_fn',
     'gaussian_of',
     'generate',
@@ -42,6 +44,7 @@ __all__ = [
     'make_condition',
     'mala_sample',
     'recover',
+    'split_r_hat',
     'to_uint8',
     'train_step',
     'tune',
