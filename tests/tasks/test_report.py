@@ -1,5 +1,6 @@
 """The page of a run: whole, by itself, and looked at in a browser."""
 
+import base64
 import dataclasses
 import html
 import html.parser
@@ -17,11 +18,13 @@ from helpers.configs import tiny
 from helpers.runs import train
 from PIL import Image
 
-from vaebm_jax.config import to_json
+from vaebm_jax.config import EnergyConfig, to_json
+from vaebm_jax.evaluation.likelihood import evaluate_likelihood
 from vaebm_jax.evaluation.scores import evaluate
 from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.tasks.images import sample
-from vaebm_jax.tasks.report import write_report
+from vaebm_jax.tasks.report import energy, number, unit_of, write_report
+from vaebm_jax.training.checkpoints import load_config
 
 VOID = {'meta', 'img'}
 
@@ -88,6 +91,7 @@ def test_the_page_has_the_numbers_and_pictures_of_the_run(run, tmp_path):
     text = write_report(tmp_path / 'run').read_text()
     page = Page(text)
     assert 'fd_64–12.5–' in page.text  # Of the refined samples alone.
+    assert 'langevin_stepssteps0' in page.text and 'mean (nats)' in page.text
     assert '20 images are too few.' in page.text
     assert f'{result["diagnostics"]["energies"]["train"]["mean"]:.4g}' in page.text
     assert 'uniform noise' in page.text and 'not drawn yet' not in page.text
@@ -96,6 +100,67 @@ def test_the_page_has_the_numbers_and_pictures_of_the_run(run, tmp_path):
     assert 'Energies of sets of images and of samples' in page.text
     # Nothing is fetched: no address but the names of SVG's own vocabulary, inside the data.
     assert not re.search(r'https?://|url\(|@import', text)
+
+
+def test_the_likelihood_of_the_test_images(run, tmp_path):
+    _, folder = run
+    shutil.copytree(folder, tmp_path / 'run')
+    assert '--mode=likelihood' in Page(write_report(folder).read_text()).text
+    config = load_config(tmp_path / 'run')
+    result = evaluate_likelihood(config, tmp_path / 'run', num_samples=8, num_temperatures=20)
+    text = Page(write_report(tmp_path / 'run').read_text()).text
+    assert '--mode=likelihood' not in text
+    found = text.partition('Likelihood')[2].partition('Config')[0]
+    for row, unit in (('nats', 'nats'), ('bits_per_dimension', 'bits per dim')):
+        assert unit + ''.join(number(value) for value in result[row].values()) in found
+    for way in ('forward', 'reverse_forward', 'reverse_samples'):
+        cells = ''.join(str(number(value)) for value in result['log_z'][way].values())
+        assert way.replace('_', ' from ') + cells in found
+    assert 'effective chains of 8' in found
+    assert ('warning' in result) == (result.get('warning', '?') in found)
+
+
+def test_a_run_without_a_likelihood_is_not_told_to_measure_it(run, tmp_path):
+    config, folder = run
+    shutil.copytree(folder, tmp_path / 'run')
+    config = dataclasses.replace(config, energy=EnergyConfig(reference_std=0.0))
+    (tmp_path / 'run/config.json').write_text(to_json(config))
+    text = Page(write_report(tmp_path / 'run').read_text()).text
+    assert 'Likelihood' not in text and '--mode=likelihood' not in text
+
+
+@pytest.mark.parametrize(
+    ('name', 'unit'),
+    [
+        ('psnr_hole', 'dB'),
+        ('kl_data_histogram', 'nats'),
+        ('bits_per_dim_test', 'bits per dim'),
+        ('num_samples', 'images'),
+        ('fid', ''),
+        ('ssim', ''),
+    ],
+)
+def test_units(name, unit):
+    assert unit_of(name) == unit
+
+
+def test_each_set_of_the_histogram_has_a_line_of_its_own():
+    """As many as a method with four stages has, and more."""
+    counts = {f'set {i}': [i, 1] for i in range(14)}
+    image = {'num_images': 1, 'mean': 0.0, 'std': 0.0}
+    found = energy(
+        {
+            'diagnostics': {
+                'histogram': {'edges': [0.0, 1.0, 2.0], 'counts': counts},
+                'energies': {'test': image},
+                'long_chains': [],
+                'acceptance': {},
+            }
+        }
+    )
+    picture = base64.b64decode(found['histogram'].data).decode()
+    styles = re.findall(r'<path d="[^"]*" clip-path="[^"]*" style="([^"]*)"/>', picture)
+    assert len(styles) == len(set(styles)) == 14
 
 
 def test_numbers_that_were_not_finite_leave_a_gap(run, tmp_path):

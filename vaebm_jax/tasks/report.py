@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vaebm_jax.config import Config, flatten
+from vaebm_jax.evaluation.likelihood import refuse
 from vaebm_jax.evaluation.point_scores import NUMBERS
 from vaebm_jax.figures import grids
 from vaebm_jax.methods import METHODS, has_energy, has_models
@@ -19,6 +20,21 @@ from vaebm_jax.tasks import task_of
 from vaebm_jax.training.checkpoints import load_config
 
 _TEMPLATE = pathlib.Path(__file__).with_name('report.html')
+
+
+# Of scores, by the start of their names; the first that fits.
+_UNITS = {
+    'num_': 'images',
+    'reference_size': 'images',
+    'langevin_steps': 'steps',
+    'kl_': 'nats',
+    'bits_per_dim': 'bits per dim',
+    'psnr': 'dB',
+    'deviation': 'half ranges',
+}
+# Colours that differ for colour-blind readers, too (M. Okabe, K. Ito, 2008), then the same dashed.
+_COLORS = ('#0072b2', '#e69f00', '#009e73', '#d55e00', '#cc79a7', '#56b4e9', '#000000', '#999999')
+_LINES = [(color, dashes) for dashes in ('-', '--', ':') for color in _COLORS]
 
 
 class Figure(NamedTuple):
@@ -46,6 +62,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     config = load_config(workdir)
     rows = _metrics(workdir / 'metrics.jsonl')
     evaluation = _read(workdir / 'evaluation.json', json.loads)
+    bounds = _read(workdir / 'likelihood.json', json.loads)
     command = f'python -m vaebm_jax.main --workdir={shlex.quote(str(workdir))} --mode='
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -61,6 +78,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         warnings=warnings(rows, config),
         energy=evaluation and energy(evaluation),
         has_energy=has_energy(config),
+        likelihood=bounds and likelihood(bounds),
+        has_likelihood=has_likelihood(config),
         settings=settings(config),
     )
     path = workdir / 'report.html'
@@ -101,10 +120,53 @@ def scores(evaluation: dict) -> dict:
     return {
         'step': evaluation['checkpoint_step'],
         'ema': evaluation['ema'],
-        'head': ['', *stages],
-        'rows': [[name, *(row.get(name) for row in stages.values())] for name in names],
+        'head': ['', 'unit', *stages],
+        'rows': [
+            [name, unit_of(name), *(row.get(name) for row in stages.values())] for name in names
+        ],
         'warnings': dict.fromkeys(row['warning'] for row in stages.values() if 'warning' in row),
         'has_distances': any(name.startswith(('fd_', 'fid', 'kl_')) for name in names),
+    }
+
+
+def unit_of(name: str) -> str:
+    """What a score of `evaluation.json` is measured in; '' for a number without a unit."""
+    return next((unit for prefix, unit in _UNITS.items() if name.startswith(prefix)), '')
+
+
+def has_likelihood(config: Config) -> bool:
+    """Whether --mode=likelihood measures this run."""
+    try:
+        refuse(config)
+    except UserError:
+        return False
+    return True
+
+
+def likelihood(bounds: dict) -> dict:
+    """The tables of `likelihood.json`: of the test images, and of log Z."""
+    images = {'nats': ('log p(x)', 'nats'), 'bits_per_dimension': ('-log2 p(x)', 'bits per dim')}
+    columns = ['lower', 'upper', 'standard_error']
+    num_chains = bounds['num_chains']
+    return {
+        'step': bounds['checkpoint_step'],
+        'ema': bounds['ema'],
+        'num_images': bounds['num_images'],
+        'of_images': {
+            'head': ['', 'unit', 'lower bound', 'upper bound', 'standard error'],
+            'rows': [
+                [name, unit, *(bounds[key][column] for column in columns)]
+                for key, (name, unit) in images.items()
+            ],
+        },
+        'of_log_z': {
+            'head': ['', 'log Z (nats)', 'standard error', f'effective chains of {num_chains}'],
+            'rows': [
+                [name.replace('_', ' from '), *bounds['log_z'][name].values()]
+                for name in ('forward', 'reverse_forward', 'reverse_samples')
+            ],
+        },
+        'warning': bounds.get('warning'),
     }
 
 
@@ -185,17 +247,28 @@ def energy(evaluation: dict) -> dict:
     edges, counts = found['histogram']['edges'], found['histogram']['counts']
 
     def draw(axes):
-        for name, values in counts.items():
-            axes.stairs(values, edges, label=name)
+        for (name, values), (color, dashes) in zip(counts.items(), _LINES, strict=False):
+            axes.stairs(values, edges, label=name, color=color, linestyle=dashes)
         axes.set_xlabel('energy (nats)')
         axes.set_ylabel('images')
         axes.legend(fontsize=8)
 
-    of_images = ['num_images', 'mean', 'std', 'auroc', 'auroc_reference_term']
-    of_chains = ['steps', 'energy', 'distance', 'outside']
+    of_images = {
+        'num_images': 'images',
+        'mean': 'mean (nats)',
+        'std': 'std (nats)',
+        'auroc': 'AUROC',
+        'auroc_reference_term': 'AUROC of |x - m|²',
+    }
+    of_chains = {
+        'steps': 'steps',
+        'energy': 'energy (nats)',
+        'distance': 'distance (half ranges)',
+        'outside': 'outside (share)',
+    }
     return {
         'of_images': {
-            'head': ['', *of_images],
+            'head': ['', *of_images.values()],
             'rows': [
                 [name, *(row.get(column) for column in of_images)]
                 for name, row in found['energies'].items()
@@ -203,7 +276,7 @@ def energy(evaluation: dict) -> dict:
         },
         'histogram': _svg('Energies of sets of images and of samples', draw, 6.5, 3.6),
         'of_chains': {
-            'head': of_chains,
+            'head': [*of_chains.values()],
             'rows': [[row[column] for column in of_chains] for row in found['long_chains']],
         },
         'acceptance': found['acceptance'],
