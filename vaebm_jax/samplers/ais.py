@@ -126,9 +126,9 @@ def annealed_importance_sampling(
       give a number that is too small, and nothing in it shows this.
 
     The log weights are sums of many small numbers; the rounding errors of the additions are summed
-    and added at the end. The rounding of U itself remains, 2⁻²⁴ |U| in float32: 0.006 nats of 1e5,
-    0.06 of 1e6, in each weight and each test. With float64 `x`, Gaussian and `energy_fn` (under
-    `jax_enable_x64`) everything is float64.
+    and added at the end. The rounding of U itself remains, `2⁻²⁴ |U|` in float32: 0.006 nats of
+    1e5, 0.06 of 1e6, in each weight and each test. With float64 `x`, Gaussian and `energy_fn`
+    (under `jax_enable_x64`) everything is float64.
 
     For β > 0 no chain goes to a point where U is not finite; at β = 0 only the Gaussian counts, for
     any U. Its samples where U is +inf have a log weight of -inf, which is right; where U is -inf or
