@@ -4,9 +4,10 @@
     vaebm --config=own_images --config.data.name=array --config.data.dir=images.npy --workdir=runs/a
 
 At 16x16 pixels, in colours, for two CPU cores and a quarter of an hour: 7,000 steps are 15 CPU
-minutes at the speed of `configs/cifar10.py:small`. Files of any size are resized to the square in their middle; an array has its images as
-they are, uint8 or floating-point (these need `--config.data.dequantize=false`), and may have any
-number of channels (`--config.data.num_channels`). A tenth of the images is held out as test.
+minutes at the speed of `configs/cifar10.py:small`. Files of any size are resized to the square in
+their middle; an array has its images as they are, uint8 or floating-point (these need
+`--config.data.dequantize=false`), and may have any number of channels
+(`--config.data.num_channels`). A tenth of the images is held out as test.
 
 What to expect: colours, backgrounds and shapes of the right kind, in which some things can be
 recognized. It is the recipe of `configs/cifar10.py:small`, which docs/experiments/known_z.md
