@@ -3,11 +3,11 @@
     python -m vaebm_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
 
 12,000 steps of the VAE alone and 10,000 of all three models take 16.8 CPU minutes (AVX-512,
-jax 0.10.2). Of 2,000 refined samples a classifier of 92.0 % test accuracy gives 70.2 % a
+jax 0.10.2). Of 2,000 refined samples a classifier of 92.0 % test accuracy gives 73.4 % a
 probability of 0.9 or more, of the ancestral samples 68.7 %, of the test images 79.1 %; recall is
-0.40, of the test images 0.87 (seed 0, benchmarks/legibility.py --dataset=fashion_mnist;
-docs/results.md has the other scores). Chains of 30 steps give more legible and more diverse
-garments: --langevin_steps=30, also with --mode=sample. A run shortened by --config.num_steps needs
+0.41, of the test images 0.87 (seed 0, benchmarks/legibility.py --dataset=fashion_mnist;
+docs/results.md has the other scores). Steps on z before decoding
+(docs/experiments/latent_steps.md) give three of these points. A run shortened by --config.num_steps needs
 a --config.warmup_steps below it, or the energy is not trained.
 
 The headroom and the chain's step size are those of configs/mnist.py. The differences, and why

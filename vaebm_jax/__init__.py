@@ -41,6 +41,7 @@ __all__ = [
     'generate',
     'langevin_sample',
     'load',
+    'load_pretrained',
     'make_condition',
     'mala_sample',
     'recover',
@@ -57,4 +58,8 @@ def __getattr__(name):
         from vaebm_jax.training.checkpoints import load
 
         return load
+    if name == 'load_pretrained':
+        from vaebm_jax.training.pretrained import load_pretrained
+
+        return load_pretrained
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
