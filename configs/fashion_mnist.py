@@ -7,8 +7,8 @@ jax 0.10.2). Of 2,000 refined samples a classifier of 92.0 % test accuracy gives
 probability of 0.9 or more, of the ancestral samples 68.7 %, of the test images 79.1 %; recall is
 0.41, of the test images 0.87 (seed 0, benchmarks/legibility.py --dataset=fashion_mnist;
 docs/results.md has the other scores). Steps on z before decoding
-(docs/experiments/latent_steps.md) give three of these points. A run shortened by --config.num_steps needs
-a --config.warmup_steps below it, or the energy is not trained.
+(docs/experiments/latent_steps.md) give three of these points. A run shortened by
+--config.num_steps needs a --config.warmup_steps below it, or the energy is not trained.
 
 The headroom and the chain's step size are those of configs/mnist.py. The differences, and why
 (docs/experiments/fashion_mnist.md, docs/experiments/known_z.md):
