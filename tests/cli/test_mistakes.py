@@ -294,6 +294,20 @@ def workdirs():
         yield [f'--mode={mode}', '--workdir=all_damaged'], 'is damaged: '
         other = '--config.latent_dim=3'
         yield [f'--mode={mode}', '--workdir=trained', other], 'other networks: latent_dim was 16'
+    draw, output = ['--mode=sample', '--pretrained=digits'], '--output=new.png'
+    yield draw, '--pretrained in --mode=sample needs --output=FILE.png'
+    yield [*draw, '--output=new.bmpx'], '--output must end with the suffix of an image'
+    yield [*draw, '--output=folder/../file/new.png'], '--output must'
+    yield [*draw, output, '--step=7'], 'step must be left out: pretrained:digits has no checkpoints'
+    yield [*draw, output, '--workdir=trained'], '--pretrained takes the place of --workdir and --c'
+    yield ['--mode=sample', '--pretrained=huge', output], 'there are pretrained models digits, '
+    only_images = '--output and --pretrained in --mode=sample are for runs of images without a co'
+    yield ['--mode=sample', '--pretrained=facades_64', output], only_images
+    yield ['--mode=sample', '--workdir=gray', output], only_images
+    evaluate = ['--mode=evaluate', '--pretrained=digits']
+    yield evaluate, '--pretrained does nothing in --mode=evaluate, but in sample, recover'
+    yield [DIGITS, *RUN, '--pretrained=digits'], '--pretrained does nothing in --mode=train'
+    yield ['--workdir=pretrained:digits'], '--workdir must name a folder, got pretrained:digits'
     for name in ('nowhere.npz', 'file', 'other.npz', 'pickled.npz', 'folder'):
         weights = f'--inception_weights={name}'
         yield ['--mode=evaluate', '--workdir=trained', weights], name

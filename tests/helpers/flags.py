@@ -7,6 +7,7 @@ EVERYWHERE = f'{COMPUTING} report'
 ACTS = {
     'workdir': (EVERYWHERE, 'run'),
     'mode': (EVERYWHERE, 'train'),
+    'pretrained': ('sample recover', 'digits'),
     'debug': (EVERYWHERE, 'true'),
     'resume': ('train', 'strict'),
     'profile': ('train', 'true'),
@@ -25,7 +26,7 @@ ACTS = {
     'num_temperatures': ('likelihood', '10'),
     'input': ('recover', 'photo.png'),
     'mask': ('recover', 'mask.png'),
-    'output': ('recover', 'out.png'),
+    'output': ('sample recover', 'out.png'),
     'distributed': (COMPUTING, 'off'),
     'coordinator_address': (COMPUTING, 'host:1'),
     'num_processes': (COMPUTING, '2'),

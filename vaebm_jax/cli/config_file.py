@@ -17,6 +17,7 @@ from vaebm_jax.runtime.errors import UserError
 from vaebm_jax.training import pretrained
 from vaebm_jax.training.checkpoints import load_config
 
+PRETRAINED_MODES = ('sample', 'recover')
 _CONFIG_MODULE = 'config_config'  # ml_collections' module name for the file of a flag named config.
 _HELP = {'help': '?', 'helpshort': 'h', 'helpfull': None}  # And their short names.
 _NO_CONFIG = 'get_config() must return a vaebm_jax.config.Config'
@@ -102,7 +103,7 @@ def with_saved_config(argv: Sequence[str], asked: FirstLook) -> list[str]:
     chosen = []
     if asked.workdir and pretrained.name_of(asked.workdir):
         raise UserError(f'--workdir must name a folder, got {asked.workdir}; see --pretrained')
-    if asked.pretrained is not None and asked.mode != 'train':
+    if asked.pretrained is not None and asked.mode in PRETRAINED_MODES:
         if asked.workdir is not None or asked.config is not None:
             raise UserError('--pretrained takes the place of --workdir and --config: omit these')
         asked = asked._replace(workdir=pretrained.workdir_of(asked.pretrained))

@@ -95,7 +95,7 @@ FLAGS = (
         None,
         'Models that come with the package, in place of a run in a workdir: '
         f'{", ".join(pretrained_names())}. In sample it needs --output.',
-        ('sample', 'recover'),
+        config_file.PRETRAINED_MODES,
         value='NAME',
     ),
     Flag('mode', tuple(MODES), 'train', 'What to do. The sections below say what each mode does.'),
