@@ -50,7 +50,14 @@ def of_16_pixels() -> c.Config:
             flip=True,
             dequantize=True,
         ),
-        **chain_and_energy(num_steps=5, moves=10.0, learning_rate=1e-3),
+        **chain_and_energy(
+            num_steps=5,
+            moves=10.0,
+            learning_rate=1e-3,
+            prior_steps=40,
+            prior_step_size=0.1,
+            prior_temperature=3e4,
+        ),
         vae=c.VAEConfig(
             learning_rate=2e-4,
             kl_weight=2.0,
@@ -70,11 +77,11 @@ def of_16_pixels() -> c.Config:
     )
 
 
-def chain_and_energy(num_steps: int, moves: float, learning_rate: float) -> dict:
+def chain_and_energy(num_steps: int, moves: float, learning_rate: float, **chain) -> dict:
     """A short chain, a step of which moves x by `moves` times the gradient of f."""
     step_size = 0.001
     return {
-        'langevin': c.LangevinConfig(num_steps=num_steps, step_size=step_size),
+        'langevin': c.LangevinConfig(num_steps=num_steps, step_size=step_size, **chain),
         'energy': c.EnergyConfig(
             reference_std=0.0,
             scale=2 * moves / step_size**2,

@@ -100,14 +100,13 @@ def with_saved_config(argv: Sequence[str], asked: FirstLook) -> list[str]:
 
     With --pretrained these models take the place of a run in a workdir.
     """
-    chosen = []
+    chosen = [] if asked.pretrained is None else [f'--pretrained={asked.pretrained}']
     if asked.workdir and pretrained.name_of(asked.workdir):
         raise UserError(f'--workdir must name a folder, got {asked.workdir}; see --pretrained')
     if asked.pretrained is not None and asked.mode in PRETRAINED_MODES:
         if asked.workdir is not None or asked.config is not None:
             raise UserError('--pretrained takes the place of --workdir and --config: omit these')
         asked = asked._replace(workdir=pretrained.workdir_of(asked.pretrained))
-        chosen = [f'--pretrained={asked.pretrained}']
     if not asked.workdir or (asked.mode == 'train' and asked.config is not None):
         return argv
     if asked.mode == 'train' and not (local_folder(asked.workdir) / 'config.json').exists():
