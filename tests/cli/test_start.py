@@ -23,7 +23,13 @@ def start(module, *arguments, cwd):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
+
+
+def heed_ctrl_c():
+    """Tests in the background of a shell, and their children, would ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_the_package_is_a_command_too(tmp_path):
@@ -48,7 +54,7 @@ def test_ctrl_c_while_it_is_imported_costs_one_line(tmp_path, module):
 
 def test_importing_the_package_leaves_ctrl_c_alone():
     code = 'import signal, vaebm_jax\nassert signal.getsignal(2) is signal.default_int_handler'
-    subprocess.run([sys.executable, '-c', code], check=True)
+    subprocess.run([sys.executable, '-c', code], check=True, preexec_fn=heed_ctrl_c)
 
 
 def test_a_shipped_config_is_found_from_anywhere_and_the_workdir_alone_resumes(tmp_path):
