@@ -1,6 +1,8 @@
 """Tables of runs at equal cost: benchmarks/comparison.py, and the rows of its tables."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +15,8 @@ from vaebm_jax.runtime.errors import UserError
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 import comparison  # noqa: E402
 import operations  # noqa: E402
+
+COLUMNS = re.compile("^    '(.*)': \\('(\\w+)', '(.*)'\\),$", re.MULTILINE)
 
 # In a process of its own: its flags have the names of main's.
 ROWS_OF = """
@@ -124,3 +128,18 @@ def test_a_row_is_trained_and_judged_and_the_page_reads_it(tmp_path, capsys):
 def test_rows_of_table_2():
     rows = rows_of('table2', 'vaebm,vae')
     assert rows['vae']['warmup_steps'] == 0 < rows['vaebm']['warmup_steps']
+
+
+@pytest.mark.parametrize('name, module', [('mnist', 'table1'), ('facades_64', 'table2')])
+def test_the_docs_have_the_rows_that_were_made(tmp_path, name, module):
+    made = ROOT / 'docs' / 'rivals' / name
+    shutil.copytree(made, tmp_path / 'made')
+    source = (ROOT / 'benchmarks' / f'{module}.py').read_text()
+    rows = re.findall("^    '(\\w+)': (?:\\{|_)", source, re.MULTILINE)
+    columns = {title: tuple(column) for title, *column in COLUMNS.findall(source)}
+    comparison.write_page(tmp_path / 'made', rows, columns)
+    page = (made / 'table.md').read_text()
+    assert (tmp_path / 'made' / 'table.md').read_text() == page
+    lines = [line for line in page.splitlines() if line.startswith('|')]
+    assert len(lines) > 2
+    assert '\n'.join(lines) in (ROOT / 'docs' / 'rivals.md').read_text()
