@@ -71,7 +71,7 @@ def test_unused_settings_change_nothing(tiny_config, tmp_path):
         config,
         num_chains=16,
         warmup_steps=3,
-        langevin=LangevinConfig(7, 0.1, 0.5, 2.0, 1.0, 3, 0.2, 99),
+        langevin=LangevinConfig(7, 0.1, 0.5, 2.0, 1.0, 2, 0.1, 3.0, 3, 0.2, 99),
         energy=EnergyConfig(
             2.0, 0.5, 3.0, 0.1, 0.9, 0.9, 7.0, 0.5, 1.5, 0.0, 0.2, 0.1, 500, ('flip',), 3
         ),
