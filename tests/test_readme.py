@@ -61,7 +61,8 @@ SAME = '--config=configs/digits.py --workdir=runs/digits'  # What ... stands for
 def commands():
     """The lines of shell blocks, and the commands within the text."""
     shown = re.findall('^    (.*)$', PAGES, re.MULTILINE)
-    shown += re.findall('`([^`]+)`', PAGES)
+    text = re.sub('^```.*?^```$', '', PAGES, flags=re.MULTILINE | re.DOTALL)
+    shown += re.findall('`([^`]+)`', text)
     shown = [line.replace('...', SAME) for line in shown if line.startswith(STARTS)]
     return [shlex.split(line, comments=True) for line in shown]
 
@@ -74,6 +75,7 @@ def test_the_flags_of_the_commands_are_right(folder):
     """Also those that the launch scripts hand on."""
     lines = [line[3:] for line in commands() if line[:3] == ['python', '-m', 'vaebm_jax.main']]
     lines += [line[1:] for line in commands() if line[0] == 'vaebm']
+    lines = [line for line in lines if line]  # Without those that only name the command.
     assert len(lines) >= 9 and ['--workdir=runs/mnist', '--mode=report'] in lines
     scripts = [line for line in commands() if line[0] in ('bash', 'sbatch')]
     handed_on = [list(itertools.dropwhile(is_not_config, line)) for line in scripts]
@@ -99,7 +101,7 @@ def test_the_flags_of_the_commands_are_right(folder):
 
 
 def test_the_scripts_of_the_commands_are_there_with_their_flags():
-    scripts = [line for line in commands() if not {'vaebm', 'vaebm_jax.main'} & {*line}]
+    scripts = [line for line in commands() if not {'vaebm', 'vaebm_jax', 'vaebm_jax.main'} & {*line}]
     assert len(scripts) >= 5
     for line in scripts:
         (name,) = [word for word in line if word.startswith(('benchmarks/', 'tools/', 'launch/'))]

@@ -245,7 +245,7 @@ def test_patches_and_blocks_are_the_same_convolution(image, kernel, channels, st
     for result, right in zip(
         results, value_and_gradients(plain_conv, x, kernel, strides, padding), strict=True
     ):
-        assert np.max(np.abs(np.asarray(result, np.float32) - right)) < 0.02 * np.max(np.abs(right))
+        assert np.max(np.abs(np.asarray(result, np.float32) - right)) < 0.03 * np.max(np.abs(right))
 
 
 @pytest.mark.parametrize('channels, kernel, num_convolutions, num_products', [
