@@ -47,6 +47,17 @@ def changed(config: Config, settings: dict[str, Any]) -> Config:
     return config
 
 
+def of_steps(config: Config, num_steps: int) -> Config:
+    """The config with so many steps, its warm start and schedule in proportion."""
+    share = num_steps / config.num_steps
+    settings = {
+        'num_steps': num_steps,
+        'warmup_steps': round(share * config.warmup_steps),
+        'schedule.energy_steps': round(share * config.schedule.energy_steps),
+    }
+    return changed(config, settings)
+
+
 def cost(config: Config) -> int:
     """The operations of a run: of its warm start, and of the steps after it."""
     if not METHODS[config.method].warm_start:

@@ -124,12 +124,7 @@ COLUMNS = {
 def whole():
     """The shipped config, of so many steps."""
     config = comparison.shipped(_DATASET.value, 'gpu' if _DATASET.value == 'cifar10' else '')
-    share = _STEPS.value / config.num_steps
-    return comparison.changed(
-        config,
-        {'num_steps': _STEPS.value, 'warmup_steps': round(share * config.warmup_steps)}
-        | {'schedule.energy_steps': round(share * config.schedule.energy_steps)},
-    )
+    return comparison.of_steps(config, _STEPS.value)
 
 
 def rows():

@@ -75,13 +75,8 @@ COLUMNS = {
 
 def whole():
     """The shipped config, of so many steps."""
-    config = comparison.shipped('facades', '64')
-    share = _STEPS.value / config.num_steps
-    return comparison.changed(
-        config,
-        {'num_steps': _STEPS.value, 'warmup_steps': round(share * config.warmup_steps)}
-        | ({'data.dir': _DATA_DIR.value} if _DATA_DIR.value else {}),
-    )
+    config = comparison.of_steps(comparison.shipped('facades', '64'), _STEPS.value)
+    return comparison.changed(config, {'data.dir': _DATA_DIR.value} if _DATA_DIR.value else {})
 
 
 def judge(name, workdir):

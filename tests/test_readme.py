@@ -101,7 +101,9 @@ def test_the_flags_of_the_commands_are_right(folder):
 
 
 def test_the_scripts_of_the_commands_are_there_with_their_flags():
-    scripts = [line for line in commands() if not {'vaebm', 'vaebm_jax', 'vaebm_jax.main'} & {*line}]
+    scripts = [
+        line for line in commands() if not {'vaebm', 'vaebm_jax', 'vaebm_jax.main'} & {*line}
+    ]
     assert len(scripts) >= 5
     for line in scripts:
         (name,) = [word for word in line if word.startswith(('benchmarks/', 'tools/', 'launch/'))]

@@ -141,6 +141,34 @@ _UNUSED_BY_A_LIKELIHOOD = (
     'divergence.max_energy',
 )
 
+# Rows of which another is a variant.
+_COOPNETS = Method(
+    roles={'energy': ENERGY, 'decoder': DECODER},
+    step=coopnets.coopnets_step,
+    sample=vaebm.sample,
+    stages={'ancestral': _DECODED, 'latent': _LATENT, 'refined': _REFINED},
+    progress=(_ENERGIES, 'distortion {distortion:.3g}'),
+    warnings=guards.warnings,
+    unused=('warmup_steps', 'vae.*_weight', 'network.encoder'),
+    settings=(*_OF_LATENT_STAGE, 'langevin.latent_steps', 'langevin.latent_step_size'),
+)
+_CVAE_GAN_PP = Method(
+    roles={
+        'energy': IMAGE_CRITIC,
+        'energy_prior': IMAGE_CRITIC,
+        'encoder': ENCODER,
+        'decoder': DECODER,
+    },
+    step=cvae_gan_pp.cvae_gan_pp_step,
+    sample=vae.sample,
+    stages={'ancestral': _DECODED},
+    progress=_OF_Z,
+    warnings=guards.gan_warnings,
+    unused=_UNUSED_BY_PATCHES,
+    settings=('vae.l1_weight',),
+    needs=cvae_gan_pp.two_images,
+)
+
 METHODS = {
     'vaebm': Method(
         roles={'energy': ENERGY, 'encoder': ENCODER, 'decoder': DECODER},
@@ -172,23 +200,9 @@ METHODS = {
             'divergence.max_energy',
         ),
     ),
-    'coopnets': Method(
-        roles={'energy': ENERGY, 'decoder': DECODER},
-        step=coopnets.coopnets_step,
-        sample=vaebm.sample,
-        stages={'ancestral': _DECODED, 'latent': _LATENT, 'refined': _REFINED},
-        progress=(_ENERGIES, 'distortion {distortion:.3g}'),
-        warnings=guards.warnings,
-        unused=('warmup_steps', 'vae.*_weight', 'network.encoder'),
-        settings=(*_OF_LATENT_STAGE, 'langevin.latent_steps', 'langevin.latent_step_size'),
-    ),
-    'ccoopnets': Method(
-        roles={'energy': ENERGY, 'decoder': DECODER},
+    'coopnets': _COOPNETS,
+    'ccoopnets': _COOPNETS._replace(
         step=ccoopnets.ccoopnets_step,
-        sample=vaebm.sample,
-        stages={'ancestral': _DECODED, 'latent': _LATENT, 'refined': _REFINED},
-        progress=(_ENERGIES, 'distortion {distortion:.3g}'),
-        warnings=guards.warnings,
         unused=(
             'warmup_steps',
             'vae.bound_weight',
@@ -198,7 +212,6 @@ METHODS = {
             'vae.mean_weight',
             'network.encoder',
         ),
-        settings=(*_OF_LATENT_STAGE, 'langevin.latent_steps', 'langevin.latent_step_size'),
         needs=needs.a_condition,
     ),
     'short_run': Method(
@@ -268,37 +281,10 @@ METHODS = {
         settings=('vae.l1_weight',),
         needs=needs.patches,
     ),
-    'cvae_gan_pp': Method(
-        roles={
-            'energy': IMAGE_CRITIC,
-            'energy_prior': IMAGE_CRITIC,
-            'encoder': ENCODER,
-            'decoder': DECODER,
-        },
-        step=cvae_gan_pp.cvae_gan_pp_step,
-        sample=vae.sample,
-        stages={'ancestral': _DECODED},
-        progress=_OF_Z,
-        warnings=guards.gan_warnings,
-        unused=_UNUSED_BY_PATCHES,
-        settings=('vae.l1_weight',),
-        needs=cvae_gan_pp.two_images,
-    ),
-    'bicycle_gan': Method(
-        roles={
-            'energy': IMAGE_CRITIC,
-            'energy_prior': IMAGE_CRITIC,
-            'encoder': ENCODER,
-            'decoder': DECODER,
-        },
+    'cvae_gan_pp': _CVAE_GAN_PP,
+    'bicycle_gan': _CVAE_GAN_PP._replace(
         step=bicycle_gan.bicycle_gan_step,
-        sample=vae.sample,
-        stages={'ancestral': _DECODED},
         progress=(*_OF_Z, 'error of z {prior/z_error:.3g}'),
-        warnings=guards.gan_warnings,
-        unused=_UNUSED_BY_PATCHES,
-        settings=('vae.l1_weight',),
-        needs=cvae_gan_pp.two_images,
     ),
     'pixelcnn': Method(
         roles={'likelihood': LIKELIHOOD},

@@ -61,7 +61,7 @@ def load_pretrained(name: str) -> tuple[States, Config]:
         raise UserError(f'{path} is damaged: its SHA-256 is not that of {name}.json')
     with np.load(path) as arrays:
         stored = unflatten_dict(dict(arrays), sep='/')
-    config = load_pretrained_config(name)
+    config = _config_of(name, about)
     shapes = jax.eval_shape(functools.partial(create_states, config=config), jax.random.key(0))
     models = {}
     for model_name, model in shapes.models.items():
@@ -79,7 +79,11 @@ def load_pretrained(name: str) -> tuple[States, Config]:
 
 def load_pretrained_config(name: str) -> Config:
     """The config of `load_pretrained`."""
-    return from_json(json.dumps(describe(name)['config'] | {'init_from': workdir_of(name)}))
+    return _config_of(name, describe(name))
+
+
+def _config_of(name, about):
+    return from_json(json.dumps(about['config'] | {'init_from': workdir_of(name)}))
 
 
 def describe(name: str) -> dict[str, Any]:
