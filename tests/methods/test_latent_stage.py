@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from helpers.linear_models import linear_decoder, model
 from helpers.runs import train
+from PIL import Image
 
 from vaebm_jax import States, create_states, generate
 from vaebm_jax.config import Config, EnergyConfig, LangevinConfig
 from vaebm_jax.evaluation.scores import evaluate
+from vaebm_jax.figures.grids import side_by_side
 from vaebm_jax.methods import METHODS, sample_stages
 from vaebm_jax.methods.chains import refine_z, run_chain
 from vaebm_jax.methods.generate import generate_keys, revision
@@ -81,6 +83,15 @@ def test_it_is_scored_and_drawn_and_may_change_when_a_run_goes_on(tiny_config, t
     result = evaluate(config, tmp_path / 'run', num_samples=8)
     assert result['latent']['num_samples'] == 8
     assert {'ancestral', 'latent', 'refined', 'refined_2x'} <= result.keys()
-    sample(config, tmp_path / 'run', num_samples=8)
-    with np.load(tmp_path / 'run' / 'samples' / 'latent.npz') as arrays:
-        assert arrays['images'].shape == (8, 8, 8, 1)
+    sample(config, tmp_path / 'run', num_samples=64)
+    panels = {}
+    for name, caption in sample_stages(config).items():
+        with np.load(tmp_path / 'run' / 'samples' / f'{name}.npz') as arrays:
+            panels[caption] = arrays['images']
+    assert len(panels) == 3
+    side_by_side(tmp_path / 'expected.png', panels)
+    drawn, expected = (
+        np.asarray(Image.open(path), np.int32)
+        for path in (tmp_path / 'run/samples/grid.png', tmp_path / 'expected.png')
+    )
+    np.testing.assert_allclose(drawn, expected, atol=1)

@@ -16,7 +16,14 @@ from vaebm_jax.figures import grids
 from vaebm_jax.figures.grids import Picture
 from vaebm_jax.figures.outputs import QUALITY, image_format, output_paths
 from vaebm_jax.methods import has_energy, sample_stages
-from vaebm_jax.methods.generate import generate, generate_by, interpolate, reconstruct, revision
+from vaebm_jax.methods.generate import (
+    generate,
+    generate_by,
+    generate_keys,
+    interpolate,
+    reconstruct,
+    revision,
+)
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import local_folder, make_folder, whole_file, written
@@ -46,7 +53,7 @@ def preview(config: Config) -> Callable[..., None]:
 
     def draw(path, keys, states):
         drawn = generate_by(keys, states, config, 64)
-        grids.side_by_side(path, dict(zip(grids.captions(config), drawn, strict=False)))
+        grids.side_by_side(path, dict(zip(grids.captions(config), drawn, strict=True)))
 
     return draw
 
@@ -64,7 +71,7 @@ def sample(
 
     Several processes share the sampling; process 0 does the rest.
 
-    Writes to `<workdir>/samples`: `grid.png` (ancestral and refined samples), `interpolation.png`,
+    Writes to `<workdir>/samples`: `grid.png` (samples of each stage), `interpolation.png`,
     `revision.png` (one row per sample, the chain from left to right), `reconstruction.png` (test
     images above their reconstructions), `ancestral.npz` and `refined.npz` (`images`, `[N, H, W, C]`
     float32) and the folders `ancestral` and `refined` of 8-bit PNG files. A method has files of its
@@ -133,7 +140,8 @@ def draw(
         make_folder(path.parent)
     with whole_file(path) as file:
         grids.grid(images).save(file, image_format(path), quality=QUALITY)
-    log.say(f'finished: {path}: {grids.captions(config)[-1]}')
+    captions = grids.captions(config)
+    log.say(f'finished: {path}: {", ".join(captions[1:] or captions)}')
 
 
 def write_samples(draws: Draws, folder: pathlib.Path) -> None:
@@ -162,16 +170,17 @@ def write_pictures(states, config, folder, spherical):
     """Writes the pictures, returns their names; `states` have the parameters as `params`."""
     key = jax.random.key(config.seed, impl=config.generator)
     names = ['grid.png']
-    first, *later = grids.captions(config)
-    drawn = generate(key, states, config, 64, ema=False)
-    grids.side_by_side(folder / 'grid.png', dict(zip((first, *later), drawn, strict=False)))
+    captions = grids.captions(config)
+    drawn = generate_by(generate_keys(key), states, config, 64)
+    grids.side_by_side(folder / 'grid.png', dict(zip(captions, drawn, strict=True)))
 
     if 'decoder' in states.models:
-        drawn = interpolate(key, states, config, _NUM_ROWS, _NUM_POINTS, spherical)
-        first = f'decoded, z {"on the arc" if spherical else "on the line"} between two samples'
-        grids.side_by_side(
-            folder / 'interpolation.png', dict(zip((first, *later), drawn, strict=False))
-        )
+        decoded, refined = interpolate(key, states, config, _NUM_ROWS, _NUM_POINTS, spherical)
+        way = 'on the arc' if spherical else 'on the line'
+        tables = {f'decoded, z {way} between two samples': decoded}
+        if has_energy(config):
+            tables[captions[-1]] = refined
+        grids.side_by_side(folder / 'interpolation.png', tables)
         names.append('interpolation.png')
 
     if has_energy(config):
