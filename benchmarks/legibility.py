@@ -291,6 +291,7 @@ def main(argv):
         langevin = dataclasses.replace(config.langevin, num_steps=num_steps)
         config = dataclasses.replace(config, langevin=langevin)
         keys = generate_keys(jax.random.key(FLAGS.seed))
+        print(f'{workdir}, {num_steps} Langevin steps:')
         drawn = generate_by(keys, averaged(states), config, FLAGS.num_samples)
         results = {
             'dataset': FLAGS.dataset,
@@ -300,7 +301,6 @@ def main(argv):
             'classifier_accuracy': accuracy,
             'test': test_scores,
         }
-        print(f'{workdir}, {num_steps} Langevin steps:')
         for name, samples in zip(sample_stages(config), drawn, strict=True):
             samples = at_size_of(training_images, samples)
             results[name] = legibility(*predict(params, samples), reference)

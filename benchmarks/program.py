@@ -9,9 +9,16 @@ from vaebm_jax.runtime.errors import UserError
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs `main` with absl's flags; a UserError is one line, and libraries' log lines are off."""
+    """Runs `main` with absl's flags, printing line by line, also to a file.
+
+    A UserError and Ctrl-C are one line, and libraries' log lines are off.
+    """
     logging.set_verbosity(logging.FATAL)
+    sys.stdout.reconfigure(line_buffering=True)
     try:
         app.run(main)
     except UserError as error:
         sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)

@@ -88,6 +88,9 @@ def config_path(value: str) -> str:
     if file.startswith('~'):
         return f'{at_home(file)}{colon}{variant}'
     is_name = file and '/' not in file and not file.endswith('.py')
+    name = pathlib.PurePath(file).stem
+    if file and not is_name and not os.path.exists(file) and name in shipped():
+        raise UserError(f'--config: there is no file {file}; --config={name} is the shipped config')
     if not is_name or os.path.isfile(file):
         return value
     if file not in shipped():

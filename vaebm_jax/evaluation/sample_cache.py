@@ -45,21 +45,23 @@ class Draws:
         self.devices = jax.local_devices()
         self.states = place_states(states, self.devices)
         models = fingerprint({name: model.params for name, model in states.models.items()})
-        what = [to_json(config), int(states.step), models, list(stages)]
+        # A call's rounding may depend on its size.
+        self.size = min(_PART, num_samples)
+        what = [to_json(config), int(states.step), models, list(stages), self.size]
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
         self.folder = workdir / 'samples' / 'parts' / name
 
     def __len__(self) -> int:
-        return -(-self.num_samples // _PART)
+        return -(-self.num_samples // self.size)
 
     def __getitem__(self, index: int) -> Samples:
-        first = index * _PART
+        first = index * self.size
         part = kept(self.folder / f'{first:08d}.npz', lambda: self._draw(first))
         return {name: images[: self.num_samples - first] for name, images in part.items()}
 
     def __iter__(self) -> Iterator[Samples]:
         indices = range(len(self))
-        for index in log.tracked(indices, 'drawing', 'images', self.num_samples, _PART):
+        for index in log.tracked(indices, 'drawing', 'images', self.num_samples, self.size):
             yield self[index]
 
     def share(self, work: Callable[[Samples], object]) -> None:
@@ -81,7 +83,7 @@ class Draws:
 
     def _draw(self, first):
         key = jax.random.key(self.config.seed, impl=self.config.generator)
-        size = -(-_PART // len(self.devices)) * len(self.devices)
+        size = -(-self.size // len(self.devices)) * len(self.devices)
         keys = tuple(
             place_rows(chain_keys(key, size, first), self.devices) for key in generate_keys(key)
         )
@@ -91,7 +93,7 @@ class Draws:
             part['refined_2x'] = refine(
                 keys[1], self.states, self.config, part['refined'], num_steps, num_steps
             )
-        return {name: np.asarray(part[name][:_PART]) for name in self.stages}
+        return {name: np.asarray(part[name][: self.size]) for name in self.stages}
 
 
 @jax.jit(static_argnames='config')

@@ -16,14 +16,7 @@ from vaebm_jax.figures import grids
 from vaebm_jax.figures.grids import Picture
 from vaebm_jax.figures.outputs import QUALITY, image_format, output_paths
 from vaebm_jax.methods import has_energy, sample_stages
-from vaebm_jax.methods.generate import (
-    generate,
-    generate_by,
-    generate_keys,
-    interpolate,
-    reconstruct,
-    revision,
-)
+from vaebm_jax.methods.generate import generate, generate_by, interpolate, reconstruct, revision
 from vaebm_jax.models.apply import averaged
 from vaebm_jax.runtime import distributed, log
 from vaebm_jax.runtime.atomic_files import local_folder, make_folder, whole_file, written
@@ -43,6 +36,7 @@ PICTURES = {
     ),
 }
 
+_SHOWN = 64  # Samples in a grid.
 _NUM_ROWS = 8
 _NUM_POINTS = 10  # Of an interpolation.
 _NUM_FRAMES = 11  # Of a filmstrip, at most.
@@ -52,7 +46,7 @@ def preview(config: Config) -> Callable[..., None]:
     """The function that draws samples during training, a `loop.Preview`."""
 
     def draw(path, keys, states):
-        drawn = generate_by(keys, states, config, 64)
+        drawn = generate_by(keys, states, config, _SHOWN)
         grids.side_by_side(path, dict(zip(grids.captions(config), drawn, strict=True)))
 
     return draw
@@ -71,7 +65,7 @@ def sample(
 
     Several processes share the sampling; process 0 does the rest.
 
-    Writes to `<workdir>/samples`: `grid.png` (samples of each stage), `interpolation.png`,
+    Writes to `<workdir>/samples`: `grid.png` (the first 64 of each stage), `interpolation.png`,
     `revision.png` (one row per sample, the chain from left to right), `reconstruction.png` (test
     images above their reconstructions), `ancestral.npz` and `refined.npz` (`images`, `[N, H, W, C]`
     float32) and the folders `ancestral` and `refined` of 8-bit PNG files. A method has files of its
@@ -95,10 +89,13 @@ def sample(
     say_checkpoint('sample', int(states.step), workdir, config)
     stages = tuple(sample_stages(config))
     draws = Draws(local_folder(workdir), states, config, num_samples, stages)
+    log.say('compiling and drawing ...')
     draws.share(lambda part: None)
 
     def finish():
-        names = write_pictures(states, config, folder, interpolation == 'spherical')
+        shown = {name: images[:_SHOWN] for name, images in draws[0].items()}
+        log.say('pictures ...')
+        names = write_pictures(states, config, folder, shown, interpolation == 'spherical')
         write_samples(draws, folder)
         discard_others(folder, config)
         log.say(
@@ -166,13 +163,15 @@ def discard_others(folder: pathlib.Path, config: Config) -> None:
         shutil.rmtree(folder / 'refined', ignore_errors=True)
 
 
-def write_pictures(states, config, folder, spherical):
-    """Writes the pictures, returns their names; `states` have the parameters as `params`."""
+def write_pictures(states, config, folder, drawn, spherical):
+    """Writes the pictures, returns their names; `states` have the parameters as `params`.
+
+    `drawn` are samples of each stage, for `grid.png`.
+    """
     key = jax.random.key(config.seed, impl=config.generator)
     names = ['grid.png']
     captions = grids.captions(config)
-    drawn = generate_by(generate_keys(key), states, config, 64)
-    grids.side_by_side(folder / 'grid.png', dict(zip(captions, drawn, strict=True)))
+    grids.side_by_side(folder / 'grid.png', dict(zip(captions, drawn.values(), strict=True)))
 
     if 'decoder' in states.models:
         decoded, refined = interpolate(key, states, config, _NUM_ROWS, _NUM_POINTS, spherical)

@@ -11,6 +11,7 @@ from vaebm_jax.config import Config
 from vaebm_jax.methods import METHODS, is_unused, progress_words, untrained_energy
 from vaebm_jax.methods.guards import EARLIER
 from vaebm_jax.runtime import log
+from vaebm_jax.training import pretrained
 
 _FIRST_STEPS, _FIRST_SECONDS = 5, 10.0  # By which the time of the rest is estimated.
 _SHORTENING = ('data.image_size', 'batch_size', 'langevin.num_steps')
@@ -107,6 +108,7 @@ class Progress:
 
 def say_checkpoint(mode: str, step: int, workdir: pathlib.Path, config: Config) -> None:
     """Logs which checkpoint a mode uses, and a warning if its energy is untrained."""
-    log.say(f'{mode}: step {step} of {workdir}')
+    name = pretrained.name_of(workdir)
+    log.say(f'{mode}: the pretrained {name}' if name else f'{mode}: step {step} of {workdir}')
     if warning := untrained_energy(step, config):
         log.say(warning)
