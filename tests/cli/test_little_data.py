@@ -79,10 +79,9 @@ def expected(mode, kind, train, test):
     [
         (1, False),
         (1, True),
-        (2, True),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in ((2, False), (3, False), (3, True))
+            for case in ((2, True), (2, False), (3, False), (3, True))
         ),
     ],
 )

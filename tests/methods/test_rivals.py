@@ -23,6 +23,16 @@ NAMES = sorted(METHODS.keys() - {'vaebm'})
 KEY = jax.random.key(3)
 
 
+@pytest.fixture(autouse=True, scope='module')
+def _quick():
+    """As helpers.devices.QUICK: less than half the time to compile, and all is compiled alike."""
+    flag = 'jax_disable_most_optimizations'
+    jax.config.update(flag, True)
+    yield
+    jax.config.update(flag, False)
+    jax.clear_caches()
+
+
 @pytest.mark.multi_device
 @pytest.mark.parametrize('method', NAMES)
 def test_the_number_of_devices_does_not_matter(tmp_path, method):
