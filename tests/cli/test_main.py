@@ -28,6 +28,10 @@ def test_one_command_trains_and_the_same_command_goes_on(tmp_path):
         ([], 'error: --config must name a config file'),
         (['--config={digits}'], 'error: --workdir must name the folder'),
         (['--config=nowhere.py', '--workdir=run'], 'error: --config must name a config file, or'),
+        (
+            ['--config=configs/digits.py', '--workdir=run'],
+            'error: --config: there is no file configs/digits.py; --config=digits is the shipped',
+        ),
         (['--config={digits}', '--workdir=run', 'x'], 'error: every setting is a flag'),
         (
             ['--config={digits}', '--workdir=run', '--config.batch_size=0', '--config.dtype=f'],

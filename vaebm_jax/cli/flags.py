@@ -121,10 +121,10 @@ FLAGS = (
         'num_samples',
         int,
         None,
-        'How many samples to draw, at least 20. Default: 1000 in sample, 10000 in evaluate, 50000 for points '
-        'of the plane. In likelihood: how many annealing chains; default: 256. For runs with a '
-        'condition: how many images to recover, from the first of the split on; default: 20 in '
-        'sample, all in evaluate.',
+        'How many samples to draw, at least 20. Default: 1000 in sample, 10000 in evaluate, 50000 '
+        'for points of the plane. In likelihood: how many annealing chains; default: 256. For runs '
+        'with a condition: how many images to recover, from the first of the split on; default: 20 '
+        'in sample, all in evaluate.',
         ('sample', 'evaluate', 'likelihood'),
         lowest=20,
     ),
