@@ -1,4 +1,4 @@
-"""README.md can be pasted: its Python runs; its flags, and those of the guide, are right."""
+"""README.md can be pasted: its Python runs; its flags, and those of other pages, are right."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,8 @@ from helpers.runs import train
 from vaebm_jax.config import to_json
 
 README = (ROOT / 'README.md').read_text()
-PAGES = README + (ROOT / 'docs' / 'guide.md').read_text()
+PACKAGE = (ROOT / 'PACKAGE.md').read_text()
+PAGES = README + PACKAGE + (ROOT / 'docs' / 'guide.md').read_text()
 BLOCKS = re.findall('^```python\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)
 
 # Everything but the work itself: flags, config file, workdir and what is wrong with them.
@@ -52,6 +53,14 @@ def test_a_block_of_python_runs_alone(folder, monkeypatch, index):
 
 def test_there_are_blocks_of_python():
     assert len(BLOCKS) == README.count('```python') >= 3
+
+
+def test_the_page_of_the_package_stands_alone():
+    """An index shows it without the files beside it; its Python is a block of the README."""
+    assert 'long_description = file: PACKAGE.md\n' in (ROOT / 'setup.cfg').read_text()
+    assert '](' not in PACKAGE
+    (block,) = re.findall('^```python\n(.*?)^```$', PACKAGE, re.MULTILINE | re.DOTALL)
+    assert block in BLOCKS
 
 
 STARTS = ('vaebm ', 'python -m ', 'python benchmarks/', 'python tools/', 'bash ', 'sbatch ')
