@@ -221,9 +221,8 @@ def write_page(folder: pathlib.Path, names: list[str], columns: dict[str, tuple[
         if (folder / picture).exists():
             pictures.append(f'![{name}]({picture})\n')
     header = ['method, samples', 'seeds', 'steps', 'parameters', 'CPU minutes', 'roll-backs']
-    write_atomically(
-        folder / 'table.md', '\n'.join([markdown([*header, *columns], lines), *pictures]).encode()
-    )
+    page = ['# Runs at equal cost\n', markdown([*header, *columns], lines), *pictures]
+    write_atomically(folder / 'table.md', '\n'.join(page).encode())
 
 
 def over(rows: list[dict[str, Any]], key: str, form: str) -> str:

@@ -114,9 +114,10 @@ def test_a_row_is_trained_and_judged_and_the_page_reads_it(tmp_path, capsys):
     before = (tmp_path / 'b_0.json').read_bytes()
     make(['b'])
     assert (tmp_path / 'b_0.json').read_bytes() == before  # It is not made again.
-    _, _, ancestral, refined, failed, _, picture = (
+    title, _, _, _, ancestral, refined, failed, _, picture = (
         (tmp_path / 'table.md').read_text().strip().split('\n')
     )
+    assert title == '# Runs at equal cost'
     assert ancestral.endswith('| 0.50 (0.50 to 0.50) |  |')
     assert refined.startswith('| b, refined | 0, 1, 2 | 4 |')
     assert refined.endswith('| 0.50 (0.25 to 0.75) |  |')

@@ -11,7 +11,7 @@ NOTEBOOKS = sorted((DOCS / 'notebooks').glob('*.md'))
 
 
 def test_every_page_is_in_the_table_of_contents():
-    index = (DOCS / 'index.md').read_text()
+    index, titled = (DOCS / 'index.md').read_text(), re.compile('^(# |```{include})', re.M)
     listed = '\n'.join(re.findall('```{toctree}\n(.*?)```', index, re.DOTALL)).split()
     pages = [path.relative_to(DOCS).with_suffix('') for path in DOCS.rglob('*.md')]
     pages = [page for page in pages if page.parts[0] not in ('_build', 'index')]
@@ -21,6 +21,8 @@ def test_every_page_is_in_the_table_of_contents():
         if not any(page.match(name) for name in filter(None, listed))
     ]
     assert lost == []
+    untitled = [page for page in pages if not titled.search((DOCS / f'{page}.md').read_text())]
+    assert untitled == []  # It would have no link.
 
 
 def test_the_api_page_has_every_public_name():
