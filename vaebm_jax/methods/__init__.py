@@ -141,7 +141,7 @@ _UNUSED_BY_A_LIKELIHOOD = (
     'divergence.max_energy',
 )
 
-# Rows of which another is a variant.
+# Rows of which others are variants.
 _COOPNETS = Method(
     roles={'energy': ENERGY, 'decoder': DECODER},
     step=coopnets.coopnets_step,
@@ -152,7 +152,18 @@ _COOPNETS = Method(
     unused=('warmup_steps', 'vae.*_weight', 'network.encoder'),
     settings=(*_OF_LATENT_STAGE, 'langevin.latent_steps', 'langevin.latent_step_size'),
 )
-_CVAE_GAN_PP = Method(
+_CVAE_GAN = Method(
+    roles={'energy': IMAGE_CRITIC, 'encoder': ENCODER, 'decoder': DECODER},
+    step=cvae_gan.cvae_gan_step,
+    sample=vae.sample,
+    stages={'ancestral': _DECODED},
+    progress=_OF_Z,
+    warnings=guards.gan_warnings,
+    unused=_UNUSED_BY_PATCHES,
+    settings=('vae.l1_weight',),
+    needs=needs.patches,
+)
+_CVAE_GAN_PP = _CVAE_GAN._replace(
     roles={
         'energy': IMAGE_CRITIC,
         'energy_prior': IMAGE_CRITIC,
@@ -160,12 +171,6 @@ _CVAE_GAN_PP = Method(
         'decoder': DECODER,
     },
     step=cvae_gan_pp.cvae_gan_pp_step,
-    sample=vae.sample,
-    stages={'ancestral': _DECODED},
-    progress=_OF_Z,
-    warnings=guards.gan_warnings,
-    unused=_UNUSED_BY_PATCHES,
-    settings=('vae.l1_weight',),
     needs=cvae_gan_pp.two_images,
 )
 
@@ -270,17 +275,7 @@ METHODS = {
         settings=('vae.l1_weight',),
         needs=needs.patches,
     ),
-    'cvae_gan': Method(
-        roles={'energy': IMAGE_CRITIC, 'encoder': ENCODER, 'decoder': DECODER},
-        step=cvae_gan.cvae_gan_step,
-        sample=vae.sample,
-        stages={'ancestral': _DECODED},
-        progress=_OF_Z,
-        warnings=guards.gan_warnings,
-        unused=_UNUSED_BY_PATCHES,
-        settings=('vae.l1_weight',),
-        needs=needs.patches,
-    ),
+    'cvae_gan': _CVAE_GAN,
     'cvae_gan_pp': _CVAE_GAN_PP,
     'bicycle_gan': _CVAE_GAN_PP._replace(
         step=bicycle_gan.bicycle_gan_step,
